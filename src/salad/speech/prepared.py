@@ -1,0 +1,115 @@
+"""A prepared folder: the one shape in which spoken text travels between the steps.
+
+    OUT/cuts.jsonl.gz      Lhotse MonoCuts; each has one supervision with text, speaker, language, and, once aligned,
+                           supervision.alignment["word"]: one AlignmentItem(symbol, start, duration, score) for every
+                           whitespace-separated word of the text, in order, times in seconds from the cut's start
+    OUT/rejected.jsonl     what was not taken: {"id", "reason", "place"} a line, empty when all was taken
+    OUT/info.json          {"corpus", "licence", "source", ...}: where it comes from
+    OUT/features/ENCODER/  frozen-encoder features, one .npy a cut (see model/features.py)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lhotse import CutSet, MonoCut
+from lhotse.supervision import AlignmentItem
+
+from salad.errors import AlignmentError, DataError, MissingFileError
+from salad.files import write_atomic
+
+CUTS_NAME = "cuts.jsonl.gz"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """One item that was not taken. `place` says where it stands: file:line, or the audio's path."""
+
+    id: str
+    reason: str
+    place: str
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """One whitespace-separated word of a transcript and when it is spoken, in seconds from the cut's start."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+def write_prepared(out: Path, cuts: Sequence[MonoCut], rejected: Iterable[Rejected], info: dict[str, Any]) -> None:
+    """Write a prepared folder. The cuts come last and atomically: a folder that has them is whole.
+
+    Raises:
+        DataError: two cuts share an id.
+    """
+    seen: set[str] = set()
+    for cut in cuts:
+        if cut.id in seen:
+            raise DataError(f"{out}: the id {cut.id!r} stands twice; ids must be unique within a corpus.")
+        seen.add(cut.id)
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in rejected]
+    write_atomic(out / "rejected.jsonl", "".join(lines))
+    write_atomic(out / "info.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+    temporary = out / f".tmp-{CUTS_NAME}"
+    CutSet.from_cuts(cuts).to_file(temporary)
+    temporary.replace(out / CUTS_NAME)
+
+
+def read_cuts(folder: Path) -> list[MonoCut]:
+    """The cuts of a prepared folder, in file order.
+
+    Raises:
+        MissingFileError: the folder was never prepared.
+    """
+    path = folder / CUTS_NAME
+    if not path.is_file():
+        raise MissingFileError(f"{folder} holds no {CUTS_NAME}; make it with 'salad prepare … --out {folder}'.")
+    cuts: list[MonoCut] = list(CutSet.from_file(path))
+    return cuts
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """What `info.json` of a prepared folder says; empty when there is none."""
+    path = folder / "info.json"
+    info: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return info
+
+
+def text_of(cut: MonoCut) -> str:
+    """The transcript of a cut."""
+    return cut.supervisions[0].text or ""
+
+
+def words_of(cut: MonoCut) -> list[TimedWord]:
+    """The timed words of an aligned cut.
+
+    Raises:
+        AlignmentError: the cut has no word timings, or they are not the words of its text.
+    """
+    alignment = cut.supervisions[0].alignment or {}
+    if "word" not in alignment:
+        raise AlignmentError(f"utterance {cut.id!r} has no word timings; run 'salad align' on its folder first.")
+    words = [TimedWord(item.symbol, item.start, item.end) for item in alignment["word"]]
+    if [word.text for word in words] != text_of(cut).split():
+        raise AlignmentError(f"utterance {cut.id!r}: its word timings are not those of its text; align it again.")
+    return words
+
+
+def with_words(cut: MonoCut, words: Iterable[tuple[str, float, float, float | None]]) -> MonoCut:
+    """The same cut with word timings (text, start_s, end_s, confidence 0-1 or None)."""
+    items = [AlignmentItem(text, round(start, 4), round(end - start, 4), score) for text, start, end, score in words]
+    cut.supervisions[0].alignment = {"word": items}
+    return cut
+
+
+def aligned(cuts: Iterable[MonoCut]) -> Iterator[MonoCut]:
+    """The cuts that have word timings."""
+    return (cut for cut in cuts if "word" in (cut.supervisions[0].alignment or {}))
