@@ -1,0 +1,35 @@
+"""What every test stands on: no network, a fixed number of threads, and the folder of real data if it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before any library reads them: the tests never ask the hub, and BLAS takes the threads that torch is given.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+REPO = Path(__file__).resolve().parents[1]
+SHARED_DATA = REPO.parent / "shared" / "data"
+
+# CPU training is bit-identical for the same number of threads only.
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The root of the checkout."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real speech, text and benchmark items beside the checkout; skips where there is none."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data to test with: {SHARED_DATA} does not exist")
+    return SHARED_DATA
