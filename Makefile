@@ -31,11 +31,11 @@ lint: venv ## ruff (rules and format) and mypy
 # made anew. `locked` stands for the lock's packages, `installed` for salad itself.
 venv: check-python ## .venv with the locked dependencies and salad (editable)
 	@$(VENV)/bin/python -c '' 2>/dev/null || rm -f $(VENV)/.locked $(VENV)/.installed
-	@$(MAKE) --no-print-directory $(VENV)/.installed
+	@$(MAKE) -s --no-print-directory $(VENV)/.installed
 
 bench-venv: check-python ## .venv-bench, which also has the peers that benchmarks compare with
 	@$(BENCH)/bin/python -c '' 2>/dev/null || rm -f $(BENCH)/.locked $(BENCH)/.installed
-	@$(MAKE) --no-print-directory $(BENCH)/.installed
+	@$(MAKE) -s --no-print-directory $(BENCH)/.installed
 
 $(VENV)/.locked: requirements.lock
 $(BENCH)/.locked: requirements-bench.lock
@@ -43,7 +43,7 @@ $(VENV)/.locked $(BENCH)/.locked:
 	@rm -f $@
 	@echo "Making $(@D) from $< (about 2 GB; minutes the first time) ..."
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python -m pip install $(PIP_FLAGS) -r $<
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) -r $< || { echo "$(@D) is not whole: the packages of $< could not all be installed, for the reason above; the same command starts it anew." >&2; exit 2; }
 	@touch $@
 
 # hatchling and editables are in the lock, so nothing is fetched here.
