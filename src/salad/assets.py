@@ -301,7 +301,8 @@ def verify(asset: Asset, folder: Path) -> None:
         actual = digest_of(path)
         if actual != expected:
             raise AssetError(
-                f"asset {asset.name!r} is corrupt: {path} has SHA-256 {actual[:12]}…, expected {expected[:12]}…; {remedy}."
+                f"asset {asset.name!r} is corrupt: {path} has SHA-256 {actual[:12]}…, "
+                f"expected {expected[:12]}…; {remedy}."
             )
 
 
@@ -474,6 +475,6 @@ def _from_hub(name: str) -> Path:
     except Exception as error:  # the hub's client raises classes of several HTTP libraries; all mean "not to be had"
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise AssetError(
-            f"{name!r} is no path here and could not be had from the Hugging Face hub ({reason}); check the name and the "
-            f"network, give a local folder instead, or one of the assets {', '.join(sorted(ASSETS))}."
+            f"{name!r} is no path here and could not be had from the Hugging Face hub ({reason}); check the name and "
+            f"the network, give a local folder instead, or one of the assets {', '.join(sorted(ASSETS))}."
         ) from error
