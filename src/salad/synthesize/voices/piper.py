@@ -1,0 +1,91 @@
+"""Piper: a VITS voice in ONNX (`VOICE.onnx` and `VOICE.onnx.json` in one folder)."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salad.errors import AssetError
+from salad.files import read_json
+
+if TYPE_CHECKING:
+    import piper
+
+PAUSE_S = 0.2
+"""Silence between sentences, in seconds. Piper speaks each by itself and ends it abruptly; its own command line also
+leaves the pause to the caller."""
+
+
+class PiperVoice:
+    """A Piper voice without its noise, so that the same text gives the same samples.
+
+    Loudness is the model's own: Piper's default scales every sentence to full scale, so that a resampled one overshoots
+    it, and makes a whispered "no" as loud as a paragraph.
+
+    Args:
+        folder: holds one .onnx file and its .onnx.json.
+        threads: onnxruntime's threads for one sentence; more voices in more processes are worth more than threads.
+
+    Raises:
+        AssetError: the folder does not hold exactly one voice.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        models = sorted(folder.glob("*.onnx"))
+        if len(models) != 1 or not models[0].with_suffix(".onnx.json").is_file():
+            found = ", ".join(path.name for path in models) or "none"
+            raise AssetError(
+                f"{folder} must hold one .onnx and its .onnx.json to be a Piper voice (.onnx found: {found})."
+            )
+        self._model = models[0]
+        self._threads = threads
+        self._config: dict[str, Any] = read_json(self._model.with_suffix(".onnx.json"))
+
+    @property
+    def name(self) -> str:
+        """The model file's name, for instance "en_US-joe-medium"."""
+        return self._model.stem
+
+    @property
+    def rate_hz(self) -> int:
+        """Samples per second, from the voice's own configuration."""
+        return int(self._config["audio"]["sample_rate"])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the model, its configuration and the settings used here."""
+        digest = hashlib.sha256(f"piper noise_scale=0 noise_w_scale=0 normalize=0 pause={PAUSE_S}".encode())
+        with self._model.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(self._model.with_suffix(".onnx.json").read_bytes())
+        return digest.hexdigest()
+
+    def speak(self, text: str) -> NDArray[np.float32]:
+        """The speech of normalized `text`, mono float32 [num_samples] within ±1; empty when nothing can be spoken."""
+        from piper import SynthesisConfig
+
+        config = SynthesisConfig(noise_scale=0.0, noise_w_scale=0.0, normalize_audio=False)
+        # Piper reads [[…]] as raw phonemes; in a text they are just brackets.
+        plain = text.replace("[[", "[ [").replace("]]", "] ]")
+        pieces: list[NDArray[np.float32]] = []
+        pause = np.zeros(round(PAUSE_S * self.rate_hz), dtype=np.float32)
+        for chunk in self._piper.synthesize(plain, config):
+            pieces += [pause, chunk.audio_float_array] if pieces else [chunk.audio_float_array]
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
+
+    @cached_property
+    def _piper(self) -> piper.PiperVoice:
+        import onnxruntime
+        from piper import PiperVoice as Piper
+        from piper.config import PiperConfig
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads  # Piper.load leaves it at one thread per core
+        options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(self._model), options, providers=["CPUExecutionProvider"])
+        return Piper(session=session, config=PiperConfig.from_dict(self._config))
