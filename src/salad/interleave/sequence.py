@@ -1,0 +1,187 @@
+"""One utterance -> one mixed sequence, with the checked student-teacher position map.
+
+The teacher reads    mark t1 t2 t3 t4 t5 ...                 (the whole text, tokenized once)
+the student reads    mark t1 t2 [speech frames of t3 t4] t5  (some words heard)
+
+A student position carries loss when its next element is a text token; its teacher position is the one that has read the
+same words. The last frame of a speech span therefore pairs with the teacher's last token of that span's last word.
+Speech frames are counted in LLM positions (12.5 Hz by default); a frame belongs to a span by its centre.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence as SequenceABC
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from salad.errors import AlignmentError, DataError
+from salad.interleave.spans import Span, plan_spans
+from salad.recipe import SequenceSettings
+from salad.speech.prepared import TimedWord
+
+SPEECH = -1  # stands in input_ids for one speech position; replaced by the model's placeholder id when batched
+
+
+@dataclass(frozen=True)
+class SpeechSpan:
+    """LLM positions `start` up to `stop` of the speech of utterance `utterance`."""
+
+    utterance: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student position, the teacher position that has read the same words, and the text token both predict."""
+
+    student: int
+    teacher: int
+    target: int
+
+
+@dataclass(frozen=True)
+class MixedSequence:
+    """What student and teacher read of one item, and where their predictions are compared."""
+
+    item: str
+    student_ids: tuple[int, ...]
+    teacher_ids: tuple[int, ...]
+    speech: tuple[SpeechSpan, ...]
+    pairs: tuple[Pair, ...]
+
+    def check(self) -> None:
+        """Verify the position map and the speech spans.
+
+        Raises:
+            AlignmentError: student and teacher do not predict the same token somewhere, or frames are missing.
+        """
+        for pair in self.pairs:
+            student, teacher = self.student_ids[pair.student + 1], self.teacher_ids[pair.teacher + 1]
+            if not student == teacher == pair.target:
+                raise AlignmentError(
+                    f"utterance {self.item!r}: student position {pair.student} predicts token {student}, its teacher "
+                    f"position {pair.teacher} predicts {teacher}, the map says {pair.target}."
+                )
+        frames = sum(span.stop - span.start for span in self.speech)
+        if frames != self.student_ids.count(SPEECH):
+            raise AlignmentError(f"utterance {self.item!r}: {frames} frames for another number of speech positions.")
+
+
+def tokenize_words(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[int]]:
+    """Token ids of `text` tokenized once, and for every whitespace-separated word the end of its tokens.
+
+    Returns:
+        (ids, ends): word k owns tokens ends[k-1]..ends[k]; a token belongs to the word its last character is in.
+
+    Raises:
+        DataError: a token spans two words, so the text can't be cut at word boundaries.
+    """
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids: list[int] = list(encoded["input_ids"])
+    ends: list[int] = []
+    cursor = token = 0
+    for word in text.split():
+        start = text.index(word, cursor)
+        cursor = start + len(word)
+        while token < len(ids) and encoded["offset_mapping"][token][1] <= cursor:
+            token += 1
+        if token < len(ids) and encoded["offset_mapping"][token][0] < cursor:
+            raise DataError(f"the tokenizer joins {word!r} with the word after it in {text[:60]!r}")
+        ends.append(token)
+    return ids, ends
+
+
+def num_positions(num_frames: int, frames_per_position: int) -> int:
+    """LLM positions of a clip of `num_frames` encoder frames; the last one may be partly empty."""
+    return -(-num_frames // frames_per_position)
+
+
+def span_positions(
+    words: SequenceABC[TimedWord], span: Span, position_hz: float, available: int, item: str
+) -> tuple[int, int]:
+    """The LLM positions whose centre lies in the time of `span`: half-way to the neighbouring words on both sides.
+
+    The first word's time begins, and the last word's ends, with the clip.
+
+    Raises:
+        AlignmentError: no position's centre lies in the span.
+    """
+    begin_s = 0.0 if span.start == 0 else (words[span.start - 1].end_s + words[span.start].start_s) / 2
+    last = span.stop == len(words)
+    end_s = math.inf if last else (words[span.stop - 1].end_s + words[span.stop].start_s) / 2
+    start = max(0, math.ceil(begin_s * position_hz - 0.5))
+    stop = available if last else min(available, math.ceil(end_s * position_hz - 0.5))
+    if stop <= start:
+        raise AlignmentError(
+            f"utterance {item!r}: words {span.start}-{span.stop} are heard between {begin_s:.2f} s and {end_s:.2f} s, "
+            f"where the clip of {available / position_hz:.2f} s has no frame."
+        )
+    return start, stop
+
+
+def text_sequence(item: str, text: str, tokenizer: PreTrainedTokenizerBase, mark: int, limit: int) -> MixedSequence:
+    """A sequence of text alone: student and teacher read the same; every token is predicted."""
+    ids, _ = tokenize_words(tokenizer, text)
+    both = (mark, *ids)[:limit]
+    pairs = tuple(Pair(i, i, both[i + 1]) for i in range(len(both) - 1))
+    return MixedSequence(item, both, both, (), pairs)
+
+
+def mixed_sequence(
+    item: str,
+    words: SequenceABC[TimedWord],
+    num_clip_positions: int,
+    position_hz: float,
+    tokenizer: PreTrainedTokenizerBase,
+    mark: int,
+    settings: SequenceSettings,
+    rng: np.random.Generator,
+    continuation: str = "",
+) -> MixedSequence:
+    """One aligned utterance as an interleaved sequence under a policy.
+
+    Args:
+        item: the utterance's id.
+        words: its timed words.
+        num_clip_positions: LLM positions its speech has.
+        position_hz: LLM positions per second of speech.
+        tokenizer: the LLM's.
+        mark: the token id sequences start with.
+        settings: the policy.
+        rng: made of (seed, "spans", item, epoch).
+        continuation: text that follows the utterance and is never heard; the `utterance` policy needs it.
+
+    Raises:
+        DataError: too few words, no continuation where one is needed, or longer than `max_positions`.
+        AlignmentError: a speech span without frames, or an inconsistent position map.
+    """
+    spans = plan_spans(len(words), settings, rng)
+    read_after = continuation.split()
+    if read_after:
+        spans.append(Span("text", len(words), len(words) + len(read_after)))
+    elif settings.policy == "utterance":
+        raise DataError("no text follows the utterance, which sequence.policy=utterance needs")
+    ids, ends = tokenize_words(tokenizer, " ".join([*(word.text for word in words), *read_after]))
+    starts = [0, *ends[:-1]]
+    student: list[int] = [mark]
+    speech: list[SpeechSpan] = []
+    pairs: list[Pair] = []
+    for span in spans:
+        if span.kind == "speech":
+            start, stop = span_positions(words, span, position_hz, num_clip_positions, item)
+            speech.append(SpeechSpan(item, start, stop))
+            student += [SPEECH] * (stop - start)
+            continue
+        for token in range(starts[span.start], ends[span.stop - 1]):
+            pairs.append(Pair(len(student) - 1, token, ids[token]))
+            student.append(ids[token])
+    sequence = MixedSequence(item, tuple(student), (mark, *ids), tuple(speech), tuple(pairs))
+    if len(sequence.student_ids) > settings.max_positions:
+        raise DataError(f"{len(sequence.student_ids)} positions, more than max_positions={settings.max_positions}")
+    sequence.check()
+    return sequence
+

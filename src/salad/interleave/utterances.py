@@ -1,0 +1,85 @@
+"""Aligned utterances with cached features: what sequences are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from salad.errors import AlignmentError, DataError
+from salad.interleave.sequence import MixedSequence, mixed_sequence, num_positions
+from salad.model.features import load_features
+from salad.randomness import generator
+from salad.recipe import SequenceSettings
+from salad.speech.prepared import Rejected, TimedWord, aligned, read_cuts, words_of
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A spoken text: its timed words and its frozen-encoder frames [F, E], float16."""
+
+    id: str
+    words: tuple[TimedWord, ...]
+    features_FE: np.ndarray
+
+    @property
+    def text(self) -> str:
+        """The words, joined by single spaces."""
+        return " ".join(word.text for word in self.words)
+
+
+def load_utterances(folder: Path, encoder_name: str, features_dir: Path | None = None) -> list[Utterance]:
+    """The aligned utterances of a prepared and encoded folder."""
+    return [
+        Utterance(cut.id, tuple(words_of(cut)), load_features(folder, encoder_name, cut, features_dir))
+        for cut in aligned(read_cuts(folder))
+    ]
+
+
+@dataclass(frozen=True)
+class SequenceBuilder:
+    """Turns utterances into mixed sequences under one policy; knows the tokenizer and the frame rate.
+
+    `position_hz` is LLM positions per second, `frames_per_position` encoder frames per LLM position.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    mark: int
+    settings: SequenceSettings
+    position_hz: float
+    frames_per_position: int
+    seed: int
+
+    def mixed(self, utterance: Utterance, epoch: int = 0) -> MixedSequence:
+        """The sequence of an utterance in an epoch; policies that draw spans draw anew each epoch."""
+        return mixed_sequence(
+            utterance.id,
+            utterance.words,
+            num_positions(len(utterance.features_FE), self.frames_per_position),
+            self.position_hz,
+            self.tokenizer,
+            self.mark,
+            self.settings,
+            generator(self.seed, "spans", utterance.id, epoch),
+        )
+
+    def usable(self, utterances: Iterable[Utterance]) -> tuple[list[Utterance], list[Rejected]]:
+        """Split utterances into those the policy can use and those it can't, with reasons."""
+        taken: list[Utterance] = []
+        rejected: list[Rejected] = []
+        for utterance in utterances:
+            try:
+                self.mixed(utterance)
+                taken.append(utterance)
+            except (DataError, AlignmentError) as error:
+                rejected.append(Rejected(utterance.id, str(error), self.settings.policy))
+        return taken, rejected
+
+
+def feature_lookup(*groups: Sequence[Utterance]) -> Callable[[str], np.ndarray]:
+    """utterance id -> frames, over several groups of utterances."""
+    table = {utterance.id: utterance.features_FE for group in groups for utterance in group}
+    return table.__getitem__

@@ -1,0 +1,91 @@
+"""One reader held against another, item by item: the shape of forgetting, misalignment and the selection score.
+
+A reader looks at a batch and gives hidden states at its matched positions together with the head that turns them into
+distributions. Axes: N matched positions of a batch, H width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from salad.distill.divergence import divergence_terms
+from salad.distill.teacher import Teacher
+from salad.interleave.batch import Batch
+from salad.model.speech_lm import SpeechLM
+
+Reader = Callable[[Batch], tuple[Tensor, Tensor]]  # batch -> (hidden states [N, H], head [V, H])
+
+
+@dataclass(frozen=True)
+class ItemDivergence:
+    """Sums over one item's text positions, in nats: D_KL(reference || model), the reference's entropy, the model's NLL."""
+
+    item: str
+    kl_nats: float
+    entropy_nats: float
+    nll_nats: float
+    count: int
+
+
+def teacher_reads_text(teacher: Teacher) -> Reader:
+    """Q_phi on the text."""
+
+    def read(batch: Batch) -> tuple[Tensor, Tensor]:
+        hidden = teacher.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
+        return hidden[batch.rows_N, batch.teacher_positions_N], teacher.head_VD
+
+    return read
+
+
+def student_reads_text(student: SpeechLM) -> Reader:
+    """P_theta on the text."""
+
+    @torch.no_grad()
+    def read(batch: Batch) -> tuple[Tensor, Tensor]:
+        hidden = student.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
+        return hidden[batch.rows_N, batch.teacher_positions_N], student.head_VH
+
+    return read
+
+
+def student_hears(student: SpeechLM) -> Reader:
+    """P_theta on the mixed sequence."""
+
+    @torch.no_grad()
+    def read(batch: Batch) -> tuple[Tensor, Tensor]:
+        hidden = student.last_hidden(
+            batch.student_ids_BT, batch.student_mask_BT, batch.speech_features_SFE, batch.speech_lengths_S
+        )
+        return hidden[batch.rows_N, batch.student_positions_N], student.head_VH
+
+    return read
+
+
+def remembered(reader: Reader) -> Reader:
+    """The same reader, keeping what it read of each batch: heard and swapped speech share one reading of the text."""
+    memory: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
+
+    def read(batch: Batch) -> tuple[Tensor, Tensor]:
+        if batch.items not in memory:
+            memory[batch.items] = reader(batch)
+        return memory[batch.items]
+
+    return read
+
+
+def divergence_by_item(reference: Reader, model: Reader, batches: Iterable[Batch]) -> list[ItemDivergence]:
+    """D_KL(reference || model) of every item of the batches, in their order."""
+    rows: list[ItemDivergence] = []
+    for batch in batches:
+        reference_NH, reference_head = reference(batch)
+        model_NH, model_head = model(batch)
+        terms = divergence_terms(reference_NH, reference_head, model_NH, model_head, batch.targets_N)
+        for row, item in enumerate(batch.items):
+            own = batch.rows_N == row
+            sums = [float(values[own].double().sum()) for values in (terms.kl_N, terms.entropy_N, terms.nll_N)]
+            rows.append(ItemDivergence(item, *sums, int(own.sum())))
+    return rows

@@ -1,0 +1,298 @@
+"""The speech LLM as one transformers model: frozen-encoder features -> adapter -> LLM.
+
+The frozen encoder itself lives in the processor (model/processor.py): its features are computed once and cached, so the
+trained model begins where learning begins.
+
+Axes: B sequences, T positions, S speech spans of the batch in reading order, F encoder frames, E encoder width, H LLM width.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from salad.errors import AudioError, CheckpointError
+from salad.model.adapter import Adapter
+from salad.model.config import SpeechLMConfig
+from salad.model.llm import DTYPES, load_llm
+from salad.recipe import AdapterSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WEIGHTS_NAME = "model.safetensors"
+
+
+class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transformers' mixins are untyped
+    """A text LLM with ears.
+
+    `from_pretrained(dir)` loads the trained weights and, unless the whole LLM was trained, the base LLM by the name in
+    the configuration. `generate` takes `input_ids` with placeholders and `speech_features`, `speech_lengths`.
+    """
+
+    config_class = SpeechLMConfig
+    base_model_prefix = "language_model"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: SpeechLMConfig, language_model: PreTrainedModel | None = None) -> None:
+        """A model with random weights, or around a loaded LLM."""
+        super().__init__(config)
+        if language_model is None:
+            language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = language_model
+        if config.lora is not None:
+            self.language_model.add_adapter(_lora_config(config.lora))
+        self.adapter = Adapter(AdapterSettings(**config.adapter), config.encoder_dim, config.text_config.hidden_size)
+        self._set_trainable()
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave torch's own initialization alone: the LLM is loaded, LoRA and adapter initialize themselves."""
+
+    def _set_trainable(self) -> None:
+        for name, parameter in self.language_model.named_parameters():
+            train = self.config.train_llm == "full" or (self.config.train_llm == "lora" and "lora_" in name)
+            parameter.requires_grad_(train)
+
+    @classmethod
+    def from_llm(
+        cls, settings: ModelSettings, encoder_dim: int, encoder_hz: float, speech_token_id: int, seed: int = 0
+    ) -> SpeechLM:
+        """A new, untrained speech LLM around the recipe's LLM: adapter random under `seed`, LoRA zero."""
+        llm = load_llm(settings.llm, settings.dtype)
+        return cls.around(llm, settings, encoder_dim, encoder_hz, speech_token_id, seed)
+
+    @classmethod
+    def around(
+        cls,
+        llm: PreTrainedModel,
+        settings: ModelSettings,
+        encoder_dim: int,
+        encoder_hz: float,
+        speech_token_id: int,
+        seed: int = 0,
+    ) -> SpeechLM:
+        """`from_llm` around an LLM that is already in memory; the LLM is taken over, not copied."""
+        config = SpeechLMConfig(
+            llm=settings.llm,
+            text_config=llm.config,
+            encoder=settings.encoder,
+            encoder_dim=encoder_dim,
+            encoder_hz=encoder_hz,
+            adapter=settings.adapter.model_dump(),
+            lora=settings.lora.model_dump() if settings.train_llm == "lora" else None,
+            train_llm=settings.train_llm,
+            speech_token_id=speech_token_id,
+            dtype=DTYPES[settings.dtype],
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = cls(config, language_model=llm)
+        if model.adapter.shell is not None:
+            model.adapter.shell.fit(llm.get_input_embeddings().weight)
+        return model.eval()
+
+    # --- loading and saving: only what was trained is stored, the base LLM is named --------------------------------
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The tensors that training changes or made: the adapter, and LoRA or the whole LLM."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        state = self.state_dict()
+        return {name: state[name] for name in state if name in trained or name.startswith("adapter.")}
+
+    def load_trained_state(self, state: dict[str, Tensor], where: str) -> None:
+        """Put stored tensors in place.
+
+        Raises:
+            CheckpointError: names or shapes are not this model's.
+        """
+        own = self.trained_state()
+        missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        bent = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+        if missing or foreign or bent:
+            examples = (missing + foreign + bent)[:3]
+            raise CheckpointError(
+                f"{where} does not belong to this model: {len(missing)} tensors missing, {len(foreign)} unknown, "
+                f"{len(bent)} of another shape (e.g. {', '.join(examples)})."
+            )
+        self.load_state_dict(state, strict=False)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+        """Write config.json and the trained weights as safetensors."""
+        state = {name: tensor.contiguous() for name, tensor in self.trained_state().items()}
+        super().save_pretrained(save_directory, state_dict=state, **kwargs)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # a narrower signature than transformers'
+        cls, folder: str | Path, *args: Any, **kwargs: Any
+    ) -> SpeechLM:
+        """Load a saved speech LLM from a folder or the hub, in eval mode; the base LLM comes by the name in its config.
+
+        Raises:
+            CheckpointError: the folder is no speech LLM, or its weights don't fit.
+        """
+        from salad.assets import resolve
+
+        path = resolve(str(folder))
+        if not (path / "config.json").is_file() or not (path / WEIGHTS_NAME).is_file():
+            raise CheckpointError(f"{path} is no saved speech LLM: it needs config.json and {WEIGHTS_NAME}.")
+        config = kwargs.pop("config", None) or SpeechLMConfig.from_pretrained(path)
+        if not isinstance(config, SpeechLMConfig) or config.model_type != SpeechLMConfig.model_type:
+            raise CheckpointError(f"{path} holds another kind of model ({config.model_type}).")
+        dtype = str(config.dtype or "float32").removeprefix("torch.")
+        llm = load_llm(config.llm, dtype)
+        model = cls(config, language_model=llm)
+        try:
+            state = load_file(path / WEIGHTS_NAME)
+        except Exception as error:  # safetensors has its own untyped error
+            raise CheckpointError(f"{path / WEIGHTS_NAME} is damaged ({error}); copy or train it again.") from error
+        model.load_trained_state(state, str(path))
+        return model.eval()
+
+    # --- reading and hearing ---------------------------------------------------------------------------------------
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The LLM's input embedding table."""
+        return cast("nn.Module", self.language_model.get_input_embeddings())
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The LLM's head."""
+        return cast("nn.Module", self.language_model.get_output_embeddings())
+
+    @property
+    def head_VH(self) -> Tensor:
+        """The head's weight [V, H]."""
+        return cast("Tensor", self.get_output_embeddings().weight)
+
+    def embed(
+        self, input_ids_BT: Tensor, speech_features_SFE: Tensor | None, speech_lengths_S: Tensor | None
+    ) -> Tensor:
+        """Text and speech merged into LLM input embeddings [B, T, H].
+
+        Placeholders are masked before the lookup (their id is outside the table) and filled, in reading order, with the
+        adapter's positions of the spans.
+
+        Raises:
+            AudioError: the number of placeholders is not the number of speech positions.
+        """
+        placeholder = input_ids_BT == self.config.speech_token_id
+        embedded = self.get_input_embeddings()(input_ids_BT.masked_fill(placeholder, 0))
+        if speech_features_SFE is None or speech_lengths_S is None:
+            if bool(placeholder.any()):
+                raise AudioError("the input holds speech placeholders but no speech_features were given.")
+            return cast("Tensor", embedded)
+        heard = self.adapter(speech_features_SFE)
+        positions_S = -(-speech_lengths_S // self.adapter.settings.frames_per_position)
+        valid = torch.arange(heard.shape[1], device=heard.device) < positions_S[:, None]
+        if int(placeholder.sum()) != int(valid.sum()):
+            raise AudioError(
+                f"the input holds {int(placeholder.sum())} speech placeholders, the speech has {int(valid.sum())} "
+                "positions; build the input with the model's processor."
+            )
+        return cast("Tensor", embedded.masked_scatter(placeholder[..., None], heard[valid].to(embedded.dtype)))
+
+    def last_hidden(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        speech_features: Tensor | None = None,
+        speech_lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Last hidden states [B, T, H] without the head: what the divergence is computed from."""
+        embedded = self.embed(input_ids, speech_features, speech_lengths)
+        decoder = self.language_model.get_decoder()
+        output = decoder(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False)
+        return cast("Tensor", output.last_hidden_state)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        speech_features: Tensor | None = None,
+        speech_lengths: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """transformers' causal-LM forward. speech_features [S, F, E] zero-padded, speech_lengths [S] in encoder frames."""
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("give input_ids or inputs_embeds.")
+            inputs_embeds = self.embed(input_ids, speech_features, speech_lengths)
+        output: CausalLMOutputWithPast = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            labels=labels,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return output
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        speech_features: Tensor | None = None,
+        speech_lengths: Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Speech goes in at the prefill only; afterwards it is in the cache."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        if is_first_iteration:
+            inputs |= {"speech_features": speech_features, "speech_lengths": speech_lengths}
+        return inputs
+
+    @contextmanager
+    def as_text_llm(self) -> Iterator[PreTrainedModel]:
+        """The LLM with its LoRA switched off: the original text LLM, without a second copy.
+
+        Raises:
+            CheckpointError: the whole LLM is trained, so the original is gone.
+        """
+        if self.config.train_llm == "full":
+            raise CheckpointError("this model's LLM was fully trained; load the text LLM separately as the teacher.")
+        if self.config.lora is None:
+            yield self.language_model
+            return
+        self.language_model.disable_adapters()
+        try:
+            yield self.language_model
+        finally:
+            self.language_model.enable_adapters()
+            self._set_trainable()  # enable_adapters would also switch the gradients of loaded models
+
+
+def _lora_config(lora: dict[str, Any]) -> LoraConfig:
+    return LoraConfig(
+        r=lora["rank"],
+        lora_alpha=lora["alpha"],
+        target_modules=list(lora["targets"]),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )

@@ -1,0 +1,251 @@
+"""The recipe: everything a run depends on, as data. YAML in, typed and frozen here, `--set a.b=c` on top.
+
+Unknown keys are refused with the nearest valid one; all problems of a recipe come in one message. The resolved recipe
+is saved with every run. Units stand in the names: `_s`, `_h`, `_frac` (0-1), `_tokens`; `num_` counts.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from salad.errors import MissingFileError, RecipeError
+
+Frac = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """A frozen group of recipe keys that refuses unknown ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AdapterSettings(Settings):
+    """The trained part between the frozen encoder and the LLM.
+
+    `paper` is the paper's stack of 12 Llama decoder layers, 960 wide (118.0M parameters; 120.5M with the projections to
+    a 2048-wide LLM); `mlp` two layers over a few neighbouring frames.
+    `output`: `linear`, or `embedding_shell` (unit vector x mean norm of the LLM's centred input embeddings + their mean).
+    """
+
+    kind: Literal["mlp", "paper"] = "mlp"
+    frames_per_position: Count = 4
+    context_frames: Annotated[int, Field(ge=0)] = 1
+    hidden_size: Count = 960
+    num_layers: Count = 12
+    num_heads: Count = 15
+    num_key_value_heads: Count = 5
+    intermediate_size: Count = 2560
+    output: Literal["linear", "embedding_shell"] = "embedding_shell"
+
+
+class LoraSettings(Settings):
+    """Low-rank updates of the LLM (Hu et al., 2021)."""
+
+    rank: Count = 16
+    alpha: Positive = 32.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class ModelSettings(Settings):
+    """Which LLM, which encoder, and how they are joined. `train_llm` says what of the LLM learns."""
+
+    llm: str = "smollm2-135m-instruct"
+    encoder: str = "whisper-tiny.en"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    train_llm: Literal["frozen", "lora", "full"] = "lora"
+    lora: LoraSettings = LoraSettings()
+    adapter: AdapterSettings = AdapterSettings()
+
+
+class DataSettings(Settings):
+    """Natural speech, broad text, and how they are split.
+
+    `human`: the name of a corpus salad prepares, or a folder of audio with a manifest.jsonl. `text`: `wordnet`, or a
+    JSONL file. `pool_texts` are what Stage II may select from; `mix_texts` are Stage I's text; `heldout_texts` are
+    spoken for measuring and seen by nothing else.
+    """
+
+    human: str = "debian-prompts"
+    text: str = "wordnet"
+    heldout_human: Count = 40
+    heldout_texts: Count = 120
+    mix_texts: Count = 4000
+    pool_texts: Count = 4000
+
+
+class SequenceSettings(Settings):
+    """How one utterance becomes one mixed sequence (interleave/spans.py). Word ranges are the paper's."""
+
+    policy: Literal["interleaved", "speech_prefix", "utterance", "poisson"] = "interleaved"
+    text_words: tuple[Count, Count] = (10, 30)
+    speech_words: tuple[Count, Count] = (5, 15)
+    poisson_words: Positive = 10.0
+    prefix_frac: Frac = 0.6
+    min_words: Annotated[int, Field(ge=2)] = 5
+    max_positions: Count = 2048
+
+
+class WarmStartSettings(Settings):
+    """Stage 0 (ours, optional): the word-aligned warm start of the adapter (model/warm_start.py). 0 steps: none."""
+
+    steps: Annotated[int, Field(ge=0)] = 400
+    batch_positions: Count = 1024
+    learning_rate: Positive = 2e-3
+    cosine_scale: Positive = 12.0
+
+
+class OptimizerSettings(Settings):
+    """AdamW with one rate for the adapter and one for the LLM; gradient clipping by the global norm."""
+
+    adapter_rate: Positive = 1e-3
+    llm_rate: Positive = 5e-5
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
+    beta1: Frac = 0.9
+    beta2: Frac = 0.95
+    clip_norm: Positive = 1.0
+
+
+class StageSettings(Settings):
+    """What both stages share: the objective, the batch, the length."""
+
+    alpha: Frac = 1.0
+    steps: Count = 40
+    batch_sequences: Count = 12
+    micro_batch_sequences: Count = 12
+    checkpoint_every: Count = 10
+    optimizer: OptimizerSettings = OptimizerSettings()
+
+
+class StageOneSettings(StageSettings):
+    """Stage I: distillation on natural speech, `text_frac` of the sequences being text; warmup-stable-decay."""
+
+    text_frac: Frac = 1 / 3
+    warmup_steps: Annotated[int, Field(ge=0)] = 5
+    decay_frac: Frac = 0.2
+    warm_start: WarmStartSettings = WarmStartSettings()
+
+
+class StageTwoSettings(StageSettings):
+    """Stage II: cluster, probe, select by misalignment^gamma, synthesize, distill on from the pre-decay checkpoint.
+
+    `budget_frac` is the synthetic speech in proportion to the natural speech of Stage I (the paper: 0.01).
+    """
+
+    num_clusters: Count = 8
+    probe_texts: Count = 12
+    gamma: Annotated[float, Field(ge=0.0)] = 5.0
+    budget_frac: Positive = 0.01
+    max_cer: Positive = 0.3
+    warm_start: WarmStartSettings = WarmStartSettings()
+
+
+class MeasureSettings(Settings):
+    """Intervals by bootstrap over documents; the definition task's size; how many documents a forward pass takes."""
+
+    num_bootstrap: Count = 2000
+    task_items: Count = 40
+    batch_documents: Count = 12
+
+
+class Recipe(Settings):
+    """A whole run. See recipes/*.yaml."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Count = 2
+    asr: str = "whisper-tiny.en"
+    voice: str = "piper-joe"
+    embedder: str = "minilm-l6"
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    sequence: SequenceSettings = SequenceSettings()
+    stage_one: StageOneSettings = StageOneSettings()
+    stage_two: StageTwoSettings = StageTwoSettings()
+    measure: MeasureSettings = MeasureSettings()
+
+
+def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe in a YAML file with `a.b=value` overrides applied, values read as YAML.
+
+    Raises:
+        MissingFileError: no such file.
+        RecipeError: unreadable YAML, unknown keys, values out of range; all of them in one message.
+    """
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f" In that folder: {', '.join(near)}." if near else ""
+        raise MissingFileError(f"no recipe at {path}.{hint}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path} holds no recipe; it should be a mapping of keys such as 'name' and 'stage_one'.")
+    for override in overrides:
+        _apply(tree, override)
+    return parse_recipe(tree, str(path))
+
+
+def parse_recipe(tree: dict[str, Any], where: str) -> Recipe:
+    """A recipe from plain data; `where` names its origin in messages.
+
+    Raises:
+        RecipeError: unknown keys or values out of range; all of them in one message.
+    """
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        problems = [_sentence(dict(problem)) for problem in error.errors()]
+        raise RecipeError(f"{where}: {' '.join(problems)}") from None
+
+
+def save_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"--set {override}: write it as key=value, e.g. --set stage_one.alpha=0.5.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override}: the value is not readable as YAML.") from None
+    node = tree
+    for part in parts[:-1]:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"--set {override}: {part!r} is a value, not a group of keys.")
+        node = child
+    node[parts[-1]] = parsed
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    place = [str(part) for part in problem["loc"]]
+    key = ".".join(place)
+    if problem["type"] != "extra_forbidden":
+        return f"{key}: {problem['msg'].lower()}, got {problem['input']!r}."
+    known = _keys_at(place[:-1])
+    near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.0)
+    prefix = ".".join(place[:-1])
+    hint = f" The nearest valid key is {'.'.join(filter(None, [prefix, near[0]]))!r}." if near else ""
+    return f"unknown key {key!r}.{hint}"
+
+
+def _keys_at(place: list[str]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in place:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
