@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from salad import assets
 from salad.assets import ASSETS, Asset, cache_dir, digest_of, fetch, resolve, status
 from salad.errors import AssetError
+from salad.recipe import parse_recipe
 
 
 @pytest.fixture
@@ -190,7 +193,7 @@ def test_no_network_says_what_to_give_instead(empty_cache: Path, monkeypatch: py
 
 def test_no_apt_says_what_to_give_instead(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(AssetError, match=r"apt-get is not on this machine.*data\.human\.path=FOLDER"):
+    with pytest.raises(AssetError, match=r"apt-get is not on this machine.*data\.human=FOLDER"):
         resolve("debian-prompts")
 
 
@@ -239,3 +242,13 @@ def test_real_assets_have_their_digests(name: str) -> None:
         pytest.skip(f"asset {name} is not in the cache; fetch it with 'salad assets {name}'")
     folder = resolve(name)
     assets.verify(ASSETS[name], folder)
+
+
+def test_what_to_give_instead_names_real_settings() -> None:
+    for asset in ASSETS.values():
+        for key in re.findall(r"--set ([\w.]+)=", asset.instead):
+            parse_recipe(_nested(key.split("."), "x") | {"name": "n"}, "test")
+
+
+def _nested(keys: list[str], value: str) -> dict[str, Any]:
+    return {keys[0]: value if len(keys) == 1 else _nested(keys[1:], value)}

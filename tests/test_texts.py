@@ -74,7 +74,7 @@ def test_any_text_gives_words_with_letters_or_an_error() -> None:
     draw = random.Random(7)
     alphabet = "aB é0123456789999 .,;:'\"!?()-/%$&@+=#*~°²–—[]_^½x"
     num_spoken = 0
-    for _ in range(3000):
+    for _ in range(1500):
         written = "".join(draw.choice(alphabet) for _ in range(draw.randint(0, 24)))
         try:
             spoken = spoken_form(written)
@@ -83,7 +83,7 @@ def test_any_text_gives_words_with_letters_or_an_error() -> None:
         num_spoken += 1
         assert all(set(word) - PUNCTUATION for word in spoken.split(" ") if spoken), (written, spoken)
         assert not any(character.isdigit() for character in spoken), (written, spoken)
-    assert num_spoken > 500
+    assert num_spoken > 250
 
 
 @pytest.mark.parametrize("written", ["9" * 5000, "$" + "9" * 400, "1" + ",000" * 200, "9" * 400 + "th", "1.5" * 300])

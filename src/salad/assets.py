@@ -127,7 +127,7 @@ _TABLE = (
         licence="Apache-2.0",
         size_mb=98.4,
         description="SmolLM2-135M-Instruct, a text LLM, as GGUF (Q4_1)",
-        instead="--set model.llm=FOLDER with any causal language model saved by transformers",
+        instead="--set model.llm=FOLDER with a causal language model saved by transformers",
     ),
     Asset(
         name="whisper-tiny.en",
@@ -140,7 +140,7 @@ _TABLE = (
         licence="MIT",
         size_mb=78.1,
         description="Whisper tiny.en for CTranslate2: recognition, word times, 384-wide frames at 50 Hz",
-        instead="the folder of any Whisper model converted for CTranslate2, in place of this name",
+        instead="--set asr=FOLDER and --set model.encoder=FOLDER with a Whisper model for CTranslate2",
     ),
     Asset(
         name="piper-joe",
@@ -153,7 +153,7 @@ _TABLE = (
         licence="MIT (trained on CC0 speech)",
         size_mb=63.2,
         description="Piper voice en_US-joe-medium, one male US speaker, 22.05 kHz",
-        instead="the folder of any Piper voice (.onnx and .onnx.json), or the voice espeak-ng",
+        instead="--set voice=espeak-ng, or --set voice=FOLDER with a Piper voice (.onnx and .onnx.json)",
     ),
     Asset(
         name="minilm-l6",
@@ -166,7 +166,7 @@ _TABLE = (
         licence="Apache-2.0",
         size_mb=91.6,
         description="all-MiniLM-L6-v2, 384-wide sentence embeddings",
-        instead="the folder of any sentence-transformers model, in place of this name",
+        instead="--set embedder=FOLDER with a sentence-transformers model",
     ),
     Asset(
         name="debian-prompts",
@@ -182,7 +182,7 @@ _TABLE = (
         licence="CC-BY-SA-3.0",
         size_mb=12.4,
         description="telephone prompts spoken by one US woman, 568 recordings at 16 kHz with transcripts",
-        instead="--set data.human.path=FOLDER with audio and a manifest.jsonl",
+        instead="--set data.human=FOLDER with audio and a manifest.jsonl",
     ),
     Asset(
         name="wordnet",
@@ -195,7 +195,7 @@ _TABLE = (
         licence="WordNet-3.0",
         size_mb=21.7,
         description="WordNet 3.0: 117,659 definitions in 45 domains",
-        instead="--set data.text.path=FILE.jsonl with id, text, domain, source and licence on each line",
+        instead="--set data.text=FILE.jsonl with id, text, domain, source and licence on each line",
     ),
 )
 ASSETS: dict[str, Asset] = {asset.name: asset for asset in _TABLE}
@@ -218,8 +218,8 @@ def asset_dir(name: str) -> Path:
 def resolve(name: str) -> Path:
     """The local file or folder that `name` stands for.
 
-    In this order: an existing path; an asset (fetched on first use, checked); `org/name` on the Hugging Face hub, or in
-    its cache (`HF_HUB_OFFLINE` is respected).
+    In this order: an existing path (a folder named like an asset stands for itself); an asset (fetched on first use,
+    checked); `org/name` on the Hugging Face hub, or in its cache (`HF_HUB_OFFLINE` is respected).
 
     Raises:
         AssetError: it is none of these, can't be fetched, or its bytes are not the expected ones.
