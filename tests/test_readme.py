@@ -87,3 +87,12 @@ def test_a_linked_file_is_there(target):
 @pytest.mark.parametrize("recipe", sorted(set(re.findall(r"\brecipes/[\w/.-]+\.yaml", README))))
 def test_a_named_recipe_is_there(recipe):
     assert (REPO / recipe).is_file()
+
+
+@pytest.mark.parametrize("document", ["docs/method.md", "CONTRIBUTING.md"])
+def test_the_source_files_named_in_the_docs_are_there(document):
+    named = set(re.findall(r"`(?:src/salad/)?((?:\w+/)*\w+\.py)`", (REPO / document).read_text(encoding="utf-8")))
+    named -= {name for name in named if name.startswith("tests/")}
+    assert named, f"{document} names no source file"
+    missing = sorted(name for name in named if not (REPO / "src" / "salad" / name).is_file())
+    assert not missing, f"{document} names files that are not there: {missing}"
