@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 import soxr
-from lhotse import MonoCut
 from numpy.typing import NDArray
 
 from salad.errors import AudioError, MissingFileError
 from salad.files import write_atomic
 from salad.speech import time
+
+if TYPE_CHECKING:
+    from lhotse import MonoCut
 
 Samples = NDArray[np.float32]
 """Mono audio, [num_samples], nominally within ±1."""

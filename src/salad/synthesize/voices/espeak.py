@@ -44,9 +44,11 @@ class EspeakVoice:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the voice's name and of what the program says of its version."""
-        version = subprocess.run([self._program, "--version"], capture_output=True, check=True, text=True).stdout
+        done = subprocess.run([self._program, "--version"], capture_output=True, check=False, text=True)
+        if done.returncode != 0:
+            raise AssetError(f"{self._program} does not run ({done.stderr.strip()}); install espeak-ng again.")
         # the version line ends in where the data lies, which changes nothing
-        return hashlib.sha256(f"{self.name}\n{version.partition('Data at')[0]}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.name}\n{done.stdout.partition('Data at')[0]}".encode()).hexdigest()
 
     def speak(self, text: str) -> NDArray[np.float32]:
         """The speech of normalized `text`, mono float32 [num_samples] within ±1; empty when nothing can be spoken.
@@ -61,10 +63,10 @@ class EspeakVoice:
             )
         except subprocess.TimeoutExpired as error:
             raise AudioError(f"espeak-ng did not finish within {_LONGEST_RUN_S} s on {text[:60]!r}.") from error
-        if done.returncode != 0 or not done.stdout:
+        if done.returncode != 0:
             message = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
             raise AudioError(f"espeak-ng can't speak {text[:60]!r} with voice {self._voice!r}: {message}.")
-        return self._decode(done.stdout)
+        return self._decode(done.stdout) if done.stdout else np.zeros(0, dtype=np.float32)
 
     def _decode(self, wav: bytes) -> NDArray[np.float32]:
         # In a pipe the WAV header can't know the length; what follows its 44 bytes is taken as raw samples.

@@ -1,0 +1,217 @@
+"""Frozen encoders and the store of their features."""
+
+import numpy as np
+import pytest
+from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+
+from salad.assets import resolve
+from salad.errors import AssetError, AudioError, CheckpointError, MissingFileError
+from salad.model.encoder import CTranslate2WhisperEncoder, MimiEncoder, WhisperEncoder, load_encoder
+from salad.model.features import encode_cuts, feature_key, load_features, safe_file_name
+from salad.speech.audio import save_flac
+from salad.speech.prepared import write_prepared
+
+
+def noise(seconds: float, rate_hz: int = 16_000, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.3, 0.3, round(seconds * rate_hz)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def ct2():
+    return load_encoder("whisper-tiny.en", threads=2)
+
+
+@pytest.fixture(scope="module")
+def mimi():
+    torch = pytest.importorskip("torch")
+    from transformers import MimiConfig, MimiModel
+
+    torch.manual_seed(0)
+    config = MimiConfig(
+        hidden_size=32, num_filters=4, num_hidden_layers=2, intermediate_size=64, num_attention_heads=2,
+        num_key_value_heads=2, codebook_size=16, codebook_dim=8, vector_quantization_hidden_dimension=8,
+        num_quantizers=2, upsample_groups=32, sliding_window=6,
+    )  # fmt: skip
+    return MimiEncoder(MimiModel(config), "tiny-mimi", "random")
+
+
+@pytest.fixture(scope="module")
+def whisper():
+    torch = pytest.importorskip("torch")
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=32, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=1, num_mel_bins=80,
+    )  # fmt: skip
+    return WhisperEncoder(WhisperModel(config), WhisperFeatureExtractor(), "tiny-whisper", "random")
+
+
+def assert_clips_are_encoded_each_by_itself(encoder):
+    clips = [noise(seconds, encoder.sample_rate_hz, seed) for seed, seconds in enumerate((1.0, 0.01, 2.37))]
+    together = encoder.encode(clips)
+    for clip, features in zip(clips, together, strict=True):
+        assert features.dtype == np.float32
+        assert features.shape[1] == encoder.feature_dim
+        assert abs(len(features) - max(1, len(clip) / encoder.sample_rate_hz * encoder.frame_hz)) < 1
+        assert encoder.encode([clip])[0].tobytes() == features.tobytes()
+        assert np.isfinite(features).all()
+    with pytest.raises(AudioError):
+        encoder.encode([np.zeros(0, dtype=np.float32)])
+
+
+@pytest.mark.assets
+def test_ct2_whisper_encodes_each_clip_by_itself(ct2):
+    assert (ct2.feature_dim, ct2.frame_hz, ct2.sample_rate_hz, ct2.causal) == (384, 50.0, 16_000, False)
+    assert_clips_are_encoded_each_by_itself(ct2)
+
+
+@pytest.mark.assets
+def test_ct2_whisper_cuts_long_clips_into_windows(ct2):
+    clip = noise(31.5)
+    features = ct2.encode([clip])[0]
+    assert features.shape == (1575, 384)
+    assert (features[1500:] == ct2.encode([clip[30 * 16_000 :]])[0]).all()
+
+
+@pytest.mark.assets
+def test_fingerprint_follows_the_settings(ct2):
+    assert ct2.fingerprint == CTranslate2WhisperEncoder(resolve("whisper-tiny.en"), threads=1).fingerprint
+    assert ct2.fingerprint != load_encoder("whisper-tiny.en", compute_type="float32").fingerprint
+
+
+def test_whisper_encodes_each_clip_by_itself(whisper):
+    assert_clips_are_encoded_each_by_itself(whisper)
+    assert whisper.encode([noise(30.5)])[0].shape == (1525, 16)
+
+
+def test_mimi_encodes_each_clip_by_itself(mimi):
+    assert (mimi.feature_dim, mimi.frame_hz, mimi.sample_rate_hz, mimi.causal) == (32, 12.5, 24_000, True)
+    assert_clips_are_encoded_each_by_itself(mimi)
+
+
+def test_mimi_hears_nothing_of_what_comes_later(mimi):
+    clip = noise(2.0, 24_000)
+    whole = mimi.encode([clip])[0]
+    start = mimi.encode([clip[: 10 * 1920]])[0]
+    assert np.abs(whole[:10] - start).max() < 1e-5
+    assert np.abs(whole[10] - whole[9]).max() > 1e-4
+
+
+def test_mimi_in_streaming_steps_gives_the_same_frames(mimi):
+    import torch
+
+    clip = noise(1.6, 24_000)
+    whole = mimi.encode([clip])[0]
+    steps, caches = [], {}
+    for start in range(0, len(clip), 1920 * 4):
+        with torch.inference_mode():
+            step = mimi._encoder(
+                torch.from_numpy(clip[start : start + 1920 * 4])[None, None], use_streaming=True, **caches
+            )
+        caches = {"past_key_values": step.past_key_values, "padding_cache": step.padding_cache}
+        steps.append(step.latents[0].T.numpy())
+    assert np.abs(np.concatenate(steps) - whole).max() < 1e-5
+
+
+def test_mimi_and_whisper_load_from_their_folders(mimi, tmp_path):
+    from transformers import MimiConfig, MimiModel
+
+    config = MimiConfig(**{k: v for k, v in mimi._encoder.config.to_dict().items() if k in MimiConfig().to_dict()})
+    model = MimiModel(config)
+    model.save_pretrained(tmp_path)
+    loaded = load_encoder(str(tmp_path), device="cpu")
+    clip = noise(0.5, 24_000)
+    assert np.abs(loaded.encode([clip])[0] - MimiEncoder(model, "m", "f").encode([clip])[0]).max() < 1e-6
+
+
+def test_what_is_no_encoder_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(AssetError, match="bert"):
+        load_encoder(str(tmp_path))
+
+
+class Loudness:
+    """A real encoder, only a small one: the loudness of every 20 ms, twice. Counts what it encodes."""
+
+    name = "a/loudness"
+    feature_dim = 2
+    frame_hz = 50.0
+    sample_rate_hz = 16_000
+    causal = True
+
+    def __init__(self, fingerprint: str = "1") -> None:
+        self.fingerprint = fingerprint
+        self.num_encoded = 0
+
+    def encode(self, samples):
+        self.num_encoded += len(samples)
+        return [np.repeat(np.abs(x[: len(x) // 320 * 320]).reshape(-1, 320).mean(1)[:, None], 2, 1) for x in samples]
+
+
+def folder_of(path, clips: dict[str, tuple[str, float, float]]):
+    """A prepared folder of cuts: id → (audio stem, start, duration)."""
+    cuts = []
+    for name, (stem, start, duration) in clips.items():
+        audio = path.parent / "audio" / f"{stem}.flac"
+        if not audio.exists():
+            save_flac(audio, noise(2.0, seed=len(stem)), 16_000)
+        recording = Recording(stem, [AudioSource("file", [0], str(audio))], 16_000, 32_000, 2.0)
+        words = SupervisionSegment(name, stem, 0.0, duration, text="x")
+        cuts.append(MonoCut(name, start, duration, 0, [words], recording=recording))
+    write_prepared(path, cuts, [], {})
+    return cuts
+
+
+def test_features_are_kept_and_not_made_again(tmp_path):
+    cuts = folder_of(tmp_path / "f", {"../odd id": ("a", 0.0, 2.0), "part": ("a", 0.5, 1.0)})
+    encoder, counts = Loudness(), []
+    encode_cuts(tmp_path / "f", encoder, lambda *count: counts.append(count))
+    encode_cuts(tmp_path / "f", encoder)
+    assert encoder.num_encoded == 2
+    assert counts == [(1, 2), (2, 2)]
+    whole, part = (load_features(tmp_path / "f", encoder.name, cut.id) for cut in cuts)
+    assert whole.dtype == np.float16
+    assert whole.shape == (100, 2)
+    assert (whole[25:75] == part).all()
+    assert not list(tmp_path.glob("*.npy"))
+    with pytest.raises(MissingFileError, match="salad encode"):
+        load_features(tmp_path / "f", encoder.name, "nothing")
+
+
+def test_features_of_another_fingerprint_are_refused(tmp_path):
+    folder_of(tmp_path / "f", {"a": ("a", 0.0, 2.0)})
+    encode_cuts(tmp_path / "f", Loudness())
+    with pytest.raises(CheckpointError, match="delete the folder"):
+        encode_cuts(tmp_path / "f", Loudness("2"))
+
+
+def test_folders_that_share_audio_share_features(tmp_path):
+    shared, encoder = tmp_path / "shared", Loudness()
+    one = folder_of(tmp_path / "one", {"x": ("abc", 0.0, 2.0)})
+    two = folder_of(tmp_path / "two", {"y": ("abc", 0.0, 2.0), "z": ("abc", 1.0, 1.0)})
+    encode_cuts(tmp_path / "one", encoder, features_dir=shared)
+    encode_cuts(tmp_path / "two", encoder, features_dir=shared)
+    assert encoder.num_encoded == 2
+    assert feature_key(one[0], shared) == feature_key(two[0], shared) == "abc"
+    assert load_features(tmp_path / "two", encoder.name, feature_key(two[1], shared), shared).shape == (50, 2)
+    assert not (tmp_path / "one/features").exists()
+
+
+def test_a_half_written_feature_file_is_named(tmp_path):
+    folder_of(tmp_path / "f", {"a": ("a", 0.0, 2.0)})
+    encode_cuts(tmp_path / "f", Loudness())
+    path = next((tmp_path / "f").rglob("a.npy"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"a\.npy"):
+        load_features(tmp_path / "f", Loudness.name, "a")
+
+
+def test_safe_names_stay_apart():
+    assert safe_file_name("LJ001-0001.x") == "LJ001-0001.x"
+    odd = ["a/b", "a\\b", "a b", "..", ".", "", "ü", "x" * 300, "x" * 301]
+    names = {safe_file_name(name) for name in odd}
+    assert len(names) == len(odd)
+    assert all("/" not in name and not name.startswith(".") and len(name) < 130 for name in names)
