@@ -5,7 +5,7 @@ Axes: B sequences, T student positions, L teacher positions, S speech spans, F e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +99,24 @@ def _pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def features_from(arrays: Mapping[str, np.ndarray]) -> Features:
-    """Look-up in memory."""
-    return arrays.__getitem__
+def partition_by_length(lengths: Sequence[int], overhead: int = 48, most: int = 64) -> list[list[int]]:
+    """Group items into batches so that padded positions + `overhead` a batch are fewest. Index lists, shortest first.
+
+    Exact by dynamic programming over the sorted lengths, with at most `most` items a batch. `overhead` is what one more
+    forward pass costs, in positions.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    best = [0.0] + [float("inf")] * len(order)
+    cut = [0] * (len(order) + 1)
+    for stop in range(1, len(order) + 1):
+        longest = lengths[order[stop - 1]]
+        for start in range(max(0, stop - most), stop):
+            cost = best[start] + (stop - start) * longest + overhead
+            if cost < best[stop]:
+                best[stop], cut[stop] = cost, start
+    groups: list[list[int]] = []
+    stop = len(order)
+    while stop:
+        groups.append(order[cut[stop] : stop])
+        stop = cut[stop]
+    return groups[::-1]

@@ -66,13 +66,16 @@ def student_hears(student: SpeechLM) -> Reader:
 
 
 def remembered(reader: Reader) -> Reader:
-    """The same reader, keeping what it read of each batch: heard and swapped speech share one reading of the text."""
-    memory: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
+    """The same reader, keeping what it read of each item: heard and swapped speech share one reading of the text."""
+    memory: dict[str, Tensor] = {}
+    heads: list[Tensor] = []
 
     def read(batch: Batch) -> tuple[Tensor, Tensor]:
-        if batch.items not in memory:
-            memory[batch.items] = reader(batch)
-        return memory[batch.items]
+        if not all(item in memory for item in batch.items):
+            hidden, head = reader(batch)
+            memory.update({item: hidden[batch.rows_N == row] for row, item in enumerate(batch.items)})
+            heads.append(head)
+        return torch.cat([memory[item] for item in batch.items]), heads[-1]
 
     return read
 

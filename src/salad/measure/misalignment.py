@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from salad.distill.teacher import Teacher
-from salad.interleave.batch import Batch, collate, swap_speech
+from salad.interleave.batch import Batch, collate, partition_by_length, swap_speech
 from salad.interleave.sequence import MixedSequence
 from salad.measure.divergence_by_item import (
     ItemDivergence,
@@ -44,11 +44,10 @@ class HeardAndSwapped:
 def batches_of(
     sequences: Sequence[MixedSequence], features: Features, student: SpeechLM, batch_documents: int
 ) -> Iterator[Batch]:
-    """Batches in the given order; sort by length beforehand to waste less."""
+    """Batches of items of like length; a function of the sequences alone, not of the model."""
     per_position = int(student.config.adapter["frames_per_position"])
-    for begin in range(0, len(sequences), batch_documents):
-        part = sequences[begin : begin + batch_documents]
-        yield collate(part, features, per_position, student.config.speech_token_id)
+    for group in partition_by_length([len(s.student_ids) for s in sequences], most=batch_documents):
+        yield collate([sequences[i] for i in group], features, per_position, student.config.speech_token_id)
 
 
 def forgetting_by_item(

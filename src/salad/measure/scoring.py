@@ -42,7 +42,8 @@ def choice_scores(model: SpeechLM, prompt: Prompt, choices: Sequence[Sequence[in
     if prompt.speech_FE is not None:
         per_position = int(model.config.adapter["frames_per_position"])
         ids += [model.config.speech_token_id] * num_positions(len(prompt.speech_FE), per_position)
-        speech = pad_features([prompt.speech_FE])
+        features, lengths = pad_features([prompt.speech_FE])
+        speech = {"speech_features": features, "speech_lengths": lengths}
     ids += prompt.after
     prefix = model(input_ids=torch.tensor([ids]), use_cache=True, **speech)
     first = torch.log_softmax(prefix.logits[0, -1].float(), -1)

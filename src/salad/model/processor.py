@@ -61,17 +61,17 @@ class SpeechFeatureExtractor(FeatureExtractionMixin):  # type: ignore[misc]  # u
         if sampling_rate != target_hz:
             clips = [soxr.resample(clip, sampling_rate, target_hz) for clip in clips]
         features = self._loaded.encode([np.asarray(clip, np.float32) for clip in clips])
-        return BatchFeature(pad_features(features))
+        padded, lengths = pad_features(features)
+        return BatchFeature({"speech_features": padded, "speech_lengths": lengths})
 
 
-def pad_features(features: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-    """Feature arrays [F, E] of several lengths -> `speech_features` [S, F, E], zero-padded, and `speech_lengths` [S]."""
+def pad_features(features: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Feature arrays [F, E] of several lengths -> zero-padded float32 [S, F, E], and their lengths [S]."""
     longest = max(len(item) for item in features)
     padded = np.zeros((len(features), longest, features[0].shape[1]), np.float32)
     for row, item in enumerate(features):
         padded[row, : len(item)] = item
-    lengths = torch.tensor([len(item) for item in features])
-    return {"speech_features": torch.from_numpy(padded), "speech_lengths": lengths}
+    return torch.from_numpy(padded), torch.tensor([len(item) for item in features])
 
 
 class SpeechLMProcessor(ProcessorMixin):  # type: ignore[misc]  # untyped in transformers

@@ -50,11 +50,11 @@ class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # trans
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.language_model = language_model
-        if config.lora is not None:
-            self.language_model.add_adapter(_lora_config(config.lora))
         self.adapter = Adapter(AdapterSettings(**config.adapter), config.encoder_dim, config.text_config.hidden_size)
-        self._set_trainable()
         self.post_init()
+        if config.lora is not None:  # after post_init, which would overwrite LoRA's zeros with noise
+            self.language_model.add_adapter(_lora_config(config.lora))
+        self._set_trainable()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave torch's own initialization alone: the LLM is loaded, LoRA and adapter initialize themselves."""

@@ -10,6 +10,7 @@ Axes: S clips, P LLM positions, E encoder width, H LLM width, W words of the voc
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from salad.randomness import generator
 from salad.recipe import WarmStartSettings
 from salad.speech.prepared import TimedWord
 
+PIECE_POSITIONS = 32  # 2.6 s at 12.5 Hz
 Clip = tuple[Sequence[TimedWord], np.ndarray]  # timed words, encoder frames [F, E]
 
 
@@ -106,19 +108,22 @@ def _batches(
     seed: int,
     purpose: str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of (features [S, F, E], targets [S, P]): clips cut into pieces of equal length, so little is padding."""
     per_position = int(model.config.adapter["frames_per_position"])
-    targets = [
-        frame_targets(words, -(-len(features) // per_position), model.config.position_hz, vocabulary)
-        for words, features in clips
-    ]
-    chosen: list[int] = []
-    for epoch in range(10**9):
-        for index in generator(seed, "warm_start", purpose, epoch).permutation(len(clips)):
-            chosen.append(int(index))
-            if sum(len(targets[i]) for i in chosen) >= settings.batch_positions:
-                padded = np.full((len(chosen), max(len(targets[i]) for i in chosen)), -1, np.int64)
-                for row, i in enumerate(chosen):
-                    padded[row, : len(targets[i])] = targets[i]
-                features = pad_features([clips[i][1] for i in chosen])["speech_features"]
-                yield features, torch.from_numpy(padded)
-                chosen = []
+    pieces: list[tuple[np.ndarray, np.ndarray]] = []
+    for words, features in clips:
+        targets = frame_targets(words, -(-len(features) // per_position), model.config.position_hz, vocabulary)
+        for begin in range(0, len(targets), PIECE_POSITIONS):
+            end = begin + PIECE_POSITIONS
+            pieces.append((features[begin * per_position : end * per_position], targets[begin:end]))
+    pieces = [piece for piece in pieces if (piece[1] >= 0).any()]
+    size = min(len(pieces), max(1, settings.batch_positions // PIECE_POSITIONS))
+    for epoch in itertools.count():
+        order = generator(seed, "warm_start", purpose, epoch).permutation(len(pieces))
+        for begin in range(0, len(order) - size + 1, size):
+            chosen = [pieces[i] for i in order[begin : begin + size]]
+            features_SFE, _ = pad_features([features for features, _ in chosen])
+            targets_SP = np.full((size, -(-features_SFE.shape[1] // per_position)), -1, np.int64)
+            for row, (_, targets) in enumerate(chosen):
+                targets_SP[row, : len(targets)] = targets
+            yield features_SFE, torch.from_numpy(targets_SP)
