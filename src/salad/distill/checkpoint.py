@@ -1,7 +1,7 @@
 """Training checkpoints: trained weights and optimizer state as safetensors, the rest as JSON.
 
-A checkpoint is written beside its place and renamed into it, so it is whole or not there; its files are named with their
-SHA-256 in `state.json` and checked before anything is loaded. Loading never executes code.
+A checkpoint is written beside its place and renamed into it, so it is whole or not there; its files are named with
+their SHA-256 in `state.json` and checked before anything is loaded. Loading never executes code.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         state = read_json(folder / "state.json")
         blobs = {name: (folder / name).read_bytes() for name in (WEIGHTS, OPTIMIZER)}
     except (MissingFileError, DataError, OSError) as error:
-        raise CheckpointError(f"{folder} is no whole checkpoint ({error}); delete it to start that part again.") from None
+        raise CheckpointError(
+            f"{folder} is no whole checkpoint ({error}); delete it to start that part again."
+        ) from None
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{folder} has checkpoint format {state.get('format')}, this version reads {FORMAT}.")
     for name, blob in blobs.items():

@@ -73,7 +73,7 @@ class _Objective(torch.autograd.Function):
     """L and the sums of KL and NLL; gradients are computed chunk by chunk in the forward pass."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         student_NH: Tensor,
         student_head_VH: Tensor,
@@ -107,7 +107,7 @@ class _Objective(torch.autograd.Function):
         return alpha * kl_sum + (1.0 - alpha) * nll_sum, kl_sum, nll_sum
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _kl: Tensor, _nll: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor, _kl: Tensor, _nll: Tensor) -> tuple[Tensor | None, ...]:
         grad_student, grad_head = ctx.saved_tensors
         scaled_head = None if grad_head is None else grad_head * grad_loss.to(grad_head.dtype)
         return grad_student * grad_loss.to(grad_student.dtype), scaled_head, None, None, None, None, None
@@ -126,7 +126,7 @@ def objective_sum(
 
     Nothing flows into the teacher. An empty selection gives zeros that still reach the student's graph.
     """
-    loss: tuple[Tensor, Tensor, Tensor] = _Objective.apply(  # type: ignore[no-untyped-call]
+    loss: tuple[Tensor, Tensor, Tensor] = _Objective.apply(
         student_NH, student_head_VH, teacher_ND.detach(), teacher_head_VD.detach(), targets_N, alpha, chunk
     )
     return loss

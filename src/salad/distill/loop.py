@@ -141,6 +141,6 @@ def _stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, batches: Sequence
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
         items = ", ".join(item for batch in batches for item in batch.items)
         raise NonFiniteError(
-            f"step {step + 1}: the loss ({float(loss)}) or its gradient norm ({float(norm)}) is not finite; nothing was "
-            f"changed. Lower the learning rates, or look at the batch's items: {items}."
+            f"step {step + 1}: the loss ({float(loss)}) or its gradient norm ({float(norm)}) is not finite; nothing "
+            f"was changed. Lower the learning rates, or look at the batch's items: {items}."
         )

@@ -22,7 +22,8 @@ Features = Callable[[str], np.ndarray]  # utterance id -> encoder frames [F, E]
 class Batch:
     """One forward pass of student and teacher. Right padding; causal attention makes it harmless.
 
-    `student_rows_N`, `student_positions_N` (likewise teacher) index the matched positions, `targets_N` their next token.
+    `rows_N` with `student_positions_N` or `teacher_positions_N` index the matched positions, `targets_N` is their next
+    token.
     """
 
     items: tuple[str, ...]
@@ -46,7 +47,7 @@ def collate(
     clips = [features(s.utterance)[s.start * frames_per_position : s.stop * frames_per_position] for s in spans]
     student, student_mask = _pad([[speech_token_id if i == SPEECH else i for i in s.student_ids] for s in sequences])
     teacher, teacher_mask = _pad([s.teacher_ids for s in sequences])
-    speech = pad_features(clips) if clips else (None, None)
+    speech_features, speech_lengths = pad_features(clips) if clips else (None, None)
     pairs = [(row, p.student, p.teacher, p.target) for row, s in enumerate(sequences) for p in s.pairs]
     rows, students, teachers, targets = torch.tensor(pairs, dtype=torch.long).reshape(-1, 4).unbind(1)
     return Batch(
@@ -55,7 +56,8 @@ def collate(
         student_mask,
         teacher,
         teacher_mask,
-        *speech,
+        speech_features,
+        speech_lengths,
         rows,
         students,
         teachers,

@@ -184,4 +184,3 @@ def mixed_sequence(
         raise DataError(f"{len(sequence.student_ids)} positions, more than max_positions={settings.max_positions}")
     sequence.check()
     return sequence
-

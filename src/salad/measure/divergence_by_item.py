@@ -22,7 +22,7 @@ Reader = Callable[[Batch], tuple[Tensor, Tensor]]  # batch -> (hidden states [N,
 
 @dataclass(frozen=True)
 class ItemDivergence:
-    """Sums over one item's text positions, in nats: D_KL(reference || model), the reference's entropy, the model's NLL."""
+    """Sums over one item's text positions, in nats: D_KL(reference || model), reference's entropy, model's NLL."""
 
     item: str
     kl_nats: float
@@ -89,6 +89,6 @@ def divergence_by_item(reference: Reader, model: Reader, batches: Iterable[Batch
         terms = divergence_terms(reference_NH, reference_head, model_NH, model_head, batch.targets_N)
         for row, item in enumerate(batch.items):
             own = batch.rows_N == row
-            sums = [float(values[own].double().sum()) for values in (terms.kl_N, terms.entropy_N, terms.nll_N)]
-            rows.append(ItemDivergence(item, *sums, int(own.sum())))
+            kl, entropy, nll = (float(v[own].double().sum()) for v in (terms.kl_N, terms.entropy_N, terms.nll_N))
+            rows.append(ItemDivergence(item, kl, entropy, nll, int(own.sum())))
     return rows

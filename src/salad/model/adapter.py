@@ -104,8 +104,8 @@ def _llama_stack(settings: AdapterSettings) -> LlamaModel:
         num_hidden_layers=settings.num_layers,
         num_attention_heads=settings.num_heads,
         num_key_value_heads=settings.num_key_value_heads,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa",  # type: ignore[call-arg]  # goes through PreTrainedConfig's **kwargs
     )
     stack = LlamaModel(config)
-    stack.set_input_embeddings(None)
+    stack.set_input_embeddings(None)  # type: ignore[arg-type]  # transformers' types don't foresee a stack without one
     return stack

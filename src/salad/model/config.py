@@ -11,7 +11,7 @@ class SpeechLMConfig(PretrainedConfig):
     """Frozen encoder -> adapter -> LLM.
 
     Args:
-        llm: name or path of the text LLM (salad.assets.resolve); its weights are not stored again unless it was trained.
+        llm: name or path of the text LLM (salad.assets.resolve); its weights are stored again only if they are trained.
         text_config: the LLM's own configuration.
         encoder: name of the frozen speech encoder; `encoder_dim` its width, `encoder_hz` its frames per second.
         adapter: keys of salad.recipe.AdapterSettings.

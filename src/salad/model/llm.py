@@ -59,7 +59,8 @@ def load_llm(name: str, dtype: str = "float32", attention: str = "sdpa") -> PreT
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         llm_folder(name), dtype=DTYPES[dtype], attn_implementation=attention
     )
-    return model.eval()
+    model.eval()
+    return model
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -72,5 +73,5 @@ def document_mark(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token id every sequence starts with: the pre-training document separator where the vocabulary has one."""
     for token in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
         if token is not None and token in tokenizer.get_vocab():
-            return int(tokenizer.convert_tokens_to_ids(token))
+            return tokenizer.get_vocab()[token]
     raise AssetError("the tokenizer has no <|endoftext|>, bos or eos token to start a sequence with.")

@@ -25,7 +25,7 @@ from salad.model.encoder import SpeechEncoder, load_encoder
 SPEECH_TOKEN = "<|speech|>"
 
 
-class SpeechFeatureExtractor(FeatureExtractionMixin):  # type: ignore[misc]  # untyped in transformers
+class SpeechFeatureExtractor(FeatureExtractionMixin):
     """Audio -> frozen-encoder features [S, F, E], zero-padded, and their lengths [S] in encoder frames."""
 
     model_input_names = ["speech_features", "speech_lengths"]  # noqa: RUF012  (transformers' interface)
@@ -74,7 +74,7 @@ def pad_features(features: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Te
     return torch.from_numpy(padded), torch.tensor([len(item) for item in features])
 
 
-class SpeechLMProcessor(ProcessorMixin):  # type: ignore[misc]  # untyped in transformers
+class SpeechLMProcessor(ProcessorMixin):
     """Tokenizer and frozen encoder in one, as `AutoProcessor` loads them."""
 
     attributes = ["feature_extractor", "tokenizer"]  # noqa: RUF012  (transformers' interface)

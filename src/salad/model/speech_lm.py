@@ -3,7 +3,8 @@
 The frozen encoder itself lives in the processor (model/processor.py): its features are computed once and cached, so the
 trained model begins where learning begins.
 
-Axes: B sequences, T positions, S speech spans of the batch in reading order, F encoder frames, E encoder width, H LLM width.
+Axes: B sequences, T positions, S speech spans of the batch in reading order, F encoder frames, E encoder width, H LLM
+width, V its vocabulary.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 WEIGHTS_NAME = "model.safetensors"
 
 
-class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transformers' mixins are untyped
+class SpeechLM(PreTrainedModel, GenerationMixin):
     """A text LLM with ears.
 
     `from_pretrained(dir)` loads the trained weights and, unless the whole LLM was trained, the base LLM by the name in
@@ -50,7 +51,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # trans
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.language_model = language_model
-        self.adapter = Adapter(AdapterSettings(**config.adapter), config.encoder_dim, config.text_config.hidden_size)
+        llm_dim = config.get_text_config().hidden_size
+        self.adapter = Adapter(AdapterSettings(**config.adapter), config.encoder_dim, llm_dim)
         self.post_init()
         if config.lora is not None:  # after post_init, which would overwrite LoRA's zeros with noise
             self.language_model.add_adapter(_lora_config(config.lora))
@@ -99,8 +101,9 @@ class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # trans
             torch.manual_seed(seed)
             model = cls(config, language_model=llm)
         if model.adapter.shell is not None:
-            model.adapter.shell.fit(llm.get_input_embeddings().weight)
-        return model.eval()
+            model.adapter.shell.fit(model.table_VH)
+        model.eval()
+        return model
 
     # --- loading and saving: only what was trained is stored, the base LLM is named --------------------------------
 
@@ -134,7 +137,10 @@ class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # trans
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # a narrower signature than transformers'
-        cls, folder: str | Path, *args: Any, **kwargs: Any
+        cls,
+        folder: str | Path,
+        *_: Any,
+        **kwargs: Any,
     ) -> SpeechLM:
         """Load a saved speech LLM from a folder or the hub, in eval mode; the base LLM comes by the name in its config.
 
@@ -157,7 +163,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # trans
         except Exception as error:  # safetensors has its own untyped error
             raise CheckpointError(f"{path / WEIGHTS_NAME} is damaged ({error}); copy or train it again.") from error
         model.load_trained_state(state, str(path))
-        return model.eval()
+        model.eval()
+        return model
 
     # --- reading and hearing ---------------------------------------------------------------------------------------
 
@@ -168,6 +175,11 @@ class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # trans
     def get_output_embeddings(self) -> nn.Module:
         """The LLM's head."""
         return cast("nn.Module", self.language_model.get_output_embeddings())
+
+    @property
+    def table_VH(self) -> Tensor:
+        """The input embedding table [V, H]."""
+        return cast("Tensor", self.get_input_embeddings().weight)
 
     @property
     def head_VH(self) -> Tensor:
@@ -227,7 +239,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # trans
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """transformers' causal-LM forward. speech_features [S, F, E] zero-padded, speech_lengths [S] in encoder frames."""
+        """transformers' causal-LM forward; speech_features [S, F, E] zero-padded, speech_lengths [S] in frames."""
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("give input_ids or inputs_embeds.")
@@ -243,7 +255,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # trans
         )
         return output
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]  # arguments by name; the mixin's are narrower
         self,
         input_ids: Tensor,
         past_key_values: Any = None,
@@ -255,10 +267,10 @@ class SpeechLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # trans
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Speech goes in at the prefill only; afterwards it is in the cache."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids,
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]  # its self is a protocol
+            cast("torch.LongTensor", input_ids),
             past_key_values=past_key_values,
-            attention_mask=attention_mask,
+            attention_mask=cast("torch.LongTensor | None", attention_mask),
             inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
             **kwargs,

@@ -2,8 +2,8 @@
 
 From scratch an adapter does not learn to hear within minutes. With word timings it does: the direction the adapter puts
 a frame in is classified, by a softmax over scaled cosines, among the centred mean input embeddings of the words of the
-training transcripts; the target is the word under the frame's centre. Frames between words carry no loss. The LLM is not run.
-Every result made with it says so.
+training transcripts; the target is the word under the frame's centre. Frames between words carry no loss. The LLM is
+not run. Every result made with it says so.
 
 Axes: S clips, P LLM positions, E encoder width, H LLM width, W words of the vocabulary.
 """
@@ -77,12 +77,14 @@ def warm_start(
     """Train the adapter in place; the LLM's table is only read. Learning rate falls linearly to 0."""
     if settings.steps == 0:
         return []
-    vocabulary = {word: i for i, word in enumerate(sorted({spelled(w.text) for words, _ in clips for w in words} - {""}))}
-    directions_WH = word_directions(list(vocabulary), tokenizer, model.get_input_embeddings().weight)
+    spoken = {spelled(word.text) for words, _ in clips for word in words} - {""}
+    vocabulary = {word: i for i, word in enumerate(sorted(spoken))}
+    directions_WH = word_directions(list(vocabulary), tokenizer, model.table_VH)
     optimizer = torch.optim.AdamW(model.adapter.parameters(), lr=settings.learning_rate, weight_decay=0.01)
     reports: list[WarmStartReport] = []
     model.adapter.train()
-    for step, batch in zip(range(settings.steps), _batches(model, clips, vocabulary, settings, seed, purpose), strict=False):
+    batches = _batches(model, clips, vocabulary, settings, seed, purpose)
+    for step, batch in zip(range(settings.steps), batches, strict=False):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * (1 - step / settings.steps)
         features_SFE, targets_SP = batch
@@ -108,7 +110,7 @@ def _batches(
     seed: int,
     purpose: str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of (features [S, F, E], targets [S, P]): clips cut into pieces of equal length, so little is padding."""
+    """Endless batches of (features [S, F, E], targets [S, P]) from clips cut into pieces of one length."""
     per_position = int(model.config.adapter["frames_per_position"])
     pieces: list[tuple[np.ndarray, np.ndarray]] = []
     for words, features in clips:

@@ -63,7 +63,7 @@ def balanced_assignment(cost_NK: np.ndarray) -> np.ndarray:
     low = num_points // num_clusters
     high = -(-num_points // num_clusters)
     penalty = 4.0 * num_clusters * (float(np.ptp(cost_NK)) + 1.0)
-    labels = cost_NK.argmin(1)
+    labels: np.ndarray = cost_NK.argmin(1)
     sizes = np.bincount(labels, minlength=num_clusters)
     edges = np.full((num_clusters, num_clusters), np.inf)  # cheapest move of one point from cluster a to cluster b
     movers = np.zeros((num_clusters, num_clusters), int)

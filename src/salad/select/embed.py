@@ -11,9 +11,7 @@ from salad.assets import resolve
 BATCH = 64
 
 
-def embed(
-    texts: Sequence[str], embedder: str, on_progress: Callable[[int, int], None] = lambda *_: None
-) -> np.ndarray:
+def embed(texts: Sequence[str], embedder: str, on_progress: Callable[[int, int], None] = lambda *_: None) -> np.ndarray:
     """Unit-length embeddings, float32 [N, d], by a sentence-transformers model given by name or path."""
     from sentence_transformers import SentenceTransformer  # here, because it is slow to import
 

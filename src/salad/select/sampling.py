@@ -1,4 +1,4 @@
-"""P_target(c) ~ P_web(c) M(c)^gamma, and drawing texts from it until a budget of speech is reached (paper section 5)."""
+"""P_target(c) ~ P_web(c) M(c)^gamma, and drawing texts from it until a budget of speech is full (paper section 5)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def select_texts(
     for text in texts:
         queues[cluster_of[text.id]].append(text)
     for queue in queues:
-        rng.shuffle(queue)  # type: ignore[arg-type]  # numpy shuffles any mutable sequence in place
+        rng.shuffle(queue)
     chosen: list[Text] = []
     per_cluster = [0] * len(weights)
     exhausted = [c for c, queue in enumerate(queues) if not queue and weights[c] > 0]
