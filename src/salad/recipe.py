@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from salad.errors import MissingFileError, RecipeError
 
 Frac = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _upwards(bounds: tuple[int, int]) -> tuple[int, int]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the least, {bounds[0]}, is more than the most, {bounds[1]}")
+    return bounds
+
+
+CountRange = Annotated[tuple[Count, Count], AfterValidator(_upwards)]
 
 
 class Settings(BaseModel):
@@ -85,8 +94,8 @@ class SequenceSettings(Settings):
     """How one utterance becomes one mixed sequence (interleave/spans.py). Word ranges are the paper's."""
 
     policy: Literal["interleaved", "speech_prefix", "utterance", "poisson"] = "interleaved"
-    text_words: tuple[Count, Count] = (10, 30)
-    speech_words: tuple[Count, Count] = (5, 15)
+    text_words: CountRange = (10, 30)
+    speech_words: CountRange = (5, 15)
     poisson_words: Positive = 10.0
     prefix_frac: Frac = 0.6
     min_words: Annotated[int, Field(ge=2)] = 5
@@ -185,7 +194,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise MissingFileError(f"no recipe at {path}.{hint}")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds no recipe; it should be a mapping of keys such as 'name' and 'stage_one'.")
@@ -234,7 +243,8 @@ def _sentence(problem: dict[str, Any]) -> str:
     place = [str(part) for part in problem["loc"]]
     key = ".".join(place)
     if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg'].lower()}, got {problem['input']!r}."
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        return f"{key}: {message[:1].lower()}{message[1:]}, got {problem['input']!r}."
     known = _keys_at(place[:-1])
     near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.0)
     prefix = ".".join(place[:-1])
