@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salad.interleave.sequence import SPEECH, MixedSequence
+from salad.errors import AlignmentError
+from salad.interleave.sequence import SPEECH, MixedSequence, SpeechSpan
 from salad.model.processor import pad_features
 
 Features = Callable[[str], np.ndarray]  # utterance id -> encoder frames [F, E]
@@ -68,11 +69,16 @@ def collate(
 def swap_speech(sequence: MixedSequence, donor: MixedSequence) -> MixedSequence:
     """`sequence` with another utterance's speech in place of its own: same text, same targets.
 
-    Both must have the same number of speech spans (policies with one span always do).
+    Each speech span takes the donor's span of the same number; a donor with fewer begins again from its first.
+
+    Raises:
+        AlignmentError: the donor has no speech.
     """
+    if sequence.speech and not donor.speech:
+        raise AlignmentError(f"utterance {sequence.item!r} can't be swapped with {donor.item!r}, which has no speech.")
     student: list[int] = []
     moved: dict[int, int] = {}
-    span = 0
+    taken: list[SpeechSpan] = []
     position = 0
     while position < len(sequence.student_ids):
         moved[position] = len(student)
@@ -80,13 +86,13 @@ def swap_speech(sequence: MixedSequence, donor: MixedSequence) -> MixedSequence:
             student.append(sequence.student_ids[position])
             position += 1
             continue
-        own, other = sequence.speech[span], donor.speech[span]
+        own, other = sequence.speech[len(taken)], donor.speech[len(taken) % len(donor.speech)]
+        taken.append(other)
         student += [SPEECH] * (other.stop - other.start)
         position += own.stop - own.start
         moved[position - 1] = len(student) - 1
-        span += 1
     pairs = tuple(type(p)(moved[p.student], p.teacher, p.target) for p in sequence.pairs)
-    swapped = MixedSequence(sequence.item, tuple(student), sequence.teacher_ids, donor.speech, pairs)
+    swapped = MixedSequence(sequence.item, tuple(student), sequence.teacher_ids, tuple(taken), pairs)
     swapped.check()
     return swapped
 

@@ -35,7 +35,7 @@ class Mix:
         """Weights need not sum to 1.
 
         Raises:
-            RecipeError: a source with weight is empty, or no source has weight.
+            RecipeError: a source with weight is empty or has too little to be drawn, or no source has weight.
         """
         if any(weight > 0 and size == 0 for size, weight in zip(sizes, weights, strict=True)):
             raise RecipeError(f"{purpose}: a source of the mix has no items (sizes {list(sizes)}).")
@@ -43,6 +43,8 @@ class Mix:
             raise RecipeError(f"{purpose}: no source of the mix has weight.")
         self.sizes, self.seed, self.purpose = list(sizes), seed, purpose
         self.per_block = _largest_remainder([weight / sum(weights) for weight in weights], BLOCK)
+        if any(weight > 0 and share == 0 for weight, share in zip(weights, self.per_block, strict=True)):
+            raise RecipeError(f"{purpose}: a source of the mix has less weight than 1 in {BLOCK} ({list(weights)}).")
         self._permutation = lru_cache(maxsize=64)(self._fresh_permutation)
 
     def draw(self, position: int) -> Draw:

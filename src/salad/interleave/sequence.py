@@ -60,7 +60,7 @@ class MixedSequence:
             AlignmentError: student and teacher do not predict the same token somewhere, or frames are missing.
         """
         for pair in self.pairs:
-            student, teacher = self.student_ids[pair.student + 1], self.teacher_ids[pair.teacher + 1]
+            student, teacher = _next(self.student_ids, pair.student), _next(self.teacher_ids, pair.teacher)
             if not student == teacher == pair.target:
                 raise AlignmentError(
                     f"utterance {self.item!r}: student position {pair.student} predicts token {student}, its teacher "
@@ -69,6 +69,10 @@ class MixedSequence:
         frames = sum(span.stop - span.start for span in self.speech)
         if frames != self.student_ids.count(SPEECH):
             raise AlignmentError(f"utterance {self.item!r}: {frames} frames for another number of speech positions.")
+
+
+def _next(ids: tuple[int, ...], position: int) -> int | None:
+    return ids[position + 1] if 0 <= position < len(ids) - 1 else None
 
 
 def tokenize_words(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[int]]:

@@ -61,10 +61,15 @@ def forgetting_by_item(
 def misalignment_by_item(
     student: SpeechLM, sequences: Sequence[MixedSequence], features: Features, batch_documents: int, seed: int
 ) -> HeardAndSwapped:
-    """M of each sequence with its own speech and with swapped speech (a seeded derangement within the set)."""
+    """M of each sequence with its own speech and with swapped speech (a seeded derangement of those with speech).
+
+    A sequence whose spans were all drawn as text has no speech to swap; both its readings are the same.
+    """
     ordered = _by_length(sequences)
-    partners = derangement(len(sequences), generator(seed, "swap"))
-    by_item = {s.item: swap_speech(s, sequences[p]) for s, p in zip(sequences, partners, strict=True)}
+    spoken = [sequence for sequence in sequences if sequence.speech]
+    partners = derangement(len(spoken), generator(seed, "swap"))
+    by_item = {sequence.item: sequence for sequence in sequences}
+    by_item |= {own.item: swap_speech(own, spoken[p]) for own, p in zip(spoken, partners, strict=True)}
     text = remembered(student_reads_text(student))
     hears = student_hears(student)
     heard = divergence_by_item(text, hears, batches_of(ordered, features, student, batch_documents))

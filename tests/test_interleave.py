@@ -1,0 +1,398 @@
+"""One utterance becomes one mixed sequence: every word once, the text comes back, and the position map is true."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+import tiny
+from salad.errors import AlignmentError, DataError, RecipeError
+from salad.interleave.batch import partition_by_length, swap_speech
+from salad.interleave.mix import BLOCK, Mix
+from salad.interleave.sequence import (
+    SPEECH,
+    MixedSequence,
+    Pair,
+    mixed_sequence,
+    num_positions,
+    text_sequence,
+    tokenize_words,
+)
+from salad.interleave.spans import plan_spans
+from salad.randomness import generator
+from salad.recipe import SequenceSettings
+
+word_ranges = st.tuples(st.integers(1, 8), st.integers(0, 8)).map(lambda r: (r[0], r[0] + r[1]))
+policies = st.builds(
+    SequenceSettings,
+    policy=st.sampled_from(["interleaved", "speech_prefix", "utterance", "poisson"]),
+    text_words=word_ranges,
+    speech_words=word_ranges,
+    poisson_words=st.floats(0.5, 12),
+    prefix_frac=st.floats(0, 1),
+    min_words=st.just(2),
+)
+
+
+# --- which words are heard ------------------------------------------------------------------------------------------
+
+
+@given(policies, st.integers(2, 120), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=200)
+def test_spans_cover_every_word_once(policy, num_words, seed):
+    spans = plan_spans(num_words, policy, np.random.default_rng(seed))
+    assert [word for span in spans for word in range(span.start, span.stop)] == list(range(num_words))
+    assert all(span.start < span.stop for span in spans)
+    assert all(a.kind != b.kind for a, b in itertools.pairwise(spans))
+    if policy.policy == "interleaved":
+        for span in spans[:-1]:
+            low, high = policy.speech_words if span.kind == "speech" else policy.text_words
+            assert low <= span.stop - span.start <= high
+
+
+def test_the_papers_ranges_are_used_to_their_ends():
+    lengths = {"text": set(), "speech": set()}
+    first = set()
+    for seed in range(60):
+        spans = plan_spans(400, SequenceSettings(), np.random.default_rng(seed))
+        first.add(spans[0].kind)
+        for span in spans[:-1]:
+            lengths[span.kind].add(span.stop - span.start)
+    assert lengths == {"text": set(range(10, 31)), "speech": set(range(5, 16))}
+    assert first == {"text", "speech"}
+
+
+@pytest.mark.parametrize(("num_words", "heard"), [(5, 3), (6, 4), (7, 4), (8, 5), (10, 6), (100, 60)])
+def test_speech_prefix_hears_the_first_60_per_cent(num_words, heard):
+    spans = plan_spans(num_words, SequenceSettings(policy="speech_prefix"), np.random.default_rng(0))
+    assert [(s.kind, s.start, s.stop) for s in spans] == [("speech", 0, heard), ("text", heard, num_words)]
+
+
+@pytest.mark.parametrize(("prefix_frac", "heard"), [(0.0, 1), (1.0, 6)])
+def test_speech_prefix_always_leaves_something_to_hear_and_to_predict(prefix_frac, heard):
+    policy = SequenceSettings(policy="speech_prefix", prefix_frac=prefix_frac)
+    assert [span.stop for span in plan_spans(7, policy, np.random.default_rng(0))] == [heard, 7]
+
+
+@pytest.mark.parametrize("policy", ["interleaved", "speech_prefix", "utterance", "poisson"])
+def test_too_few_words_are_refused(policy):
+    with pytest.raises(DataError, match=r"4 words, fewer than sequence\.min_words=5"):
+        plan_spans(4, SequenceSettings(policy=policy), np.random.default_rng(0))
+
+
+def test_poisson_spans_have_the_mean_they_are_given():
+    policy = SequenceSettings(policy="poisson", poisson_words=6.0)
+    spans = plan_spans(20_000, policy, np.random.default_rng(0))
+    assert np.mean([span.stop - span.start for span in spans[:-1]]) == pytest.approx(6.0, abs=0.25)
+
+
+# --- tokens, frames and the map -------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from(tiny.WORDS), min_size=1, max_size=12), st.sampled_from([" ", "  ", " \n"]))
+@settings(deadline=None, max_examples=100)
+def test_words_own_all_tokens_and_give_their_text_back(words, space):
+    ids, ends = tokenize_words(tiny.tokenizer(), space.join(words))
+    assert ends[-1] == len(ids)
+    starts = [0, *ends[:-1]]
+    for word, start, end in zip(words, starts, ends, strict=True):
+        assert tiny.tokenizer().decode(ids[start:end]).strip() == word
+
+
+def test_a_tokenizer_that_joins_words_is_refused():
+    joined = Tokenizer(models.WordLevel({"of the": 0, "?": 1}, unk_token="?"))
+    with pytest.raises(DataError, match="joins 'of'"):
+        tokenize_words(PreTrainedTokenizerFast(tokenizer_object=joined), "of the")
+
+
+def test_positions_round_up():
+    assert [num_positions(n, 4) for n in (1, 4, 5, 8, 9)] == [1, 1, 2, 2, 3]
+
+
+def spans_of(utterance, build, epoch=0):
+    return plan_spans(len(utterance.words), build.settings, generator(build.seed, "spans", utterance.id, epoch))
+
+
+def assert_sequence_is_true(sequence, utterance, spans):
+    """Read the sequence from left to right beside the utterance and hold every part of the map against it."""
+    ids, ends = tokenize_words(tiny.tokenizer(), utterance.text)
+    starts = [0, *ends[:-1]]
+    assert sequence.teacher_ids == (tiny.mark(), *ids)
+    pairs = {pair.student: pair for pair in sequence.pairs}
+    assert len(pairs) == len(sequence.pairs)
+    student, speech, told = 0, iter(sequence.speech), []
+    for span in spans:
+        if span.kind == "speech":
+            part = next(speech)
+            heard = sequence.student_ids[student + 1 : student + 1 + part.stop - part.start]
+            assert set(heard) == {SPEECH}
+            assert part.utterance == utterance.id
+            student += len(heard)
+            told.append(" ".join(word.text for word in utterance.words[span.start : span.stop]))
+            continue
+        tokens = range(starts[span.start], ends[span.stop - 1])
+        for token in tokens:
+            assert pairs.pop(student) == Pair(student, token, ids[token])  # teacher position = tokens read before
+            student += 1
+            assert sequence.student_ids[student] == ids[token]
+        told.append(tiny.tokenizer().decode([ids[token] for token in tokens]).strip())
+    assert not pairs
+    assert student == len(sequence.student_ids) - 1
+    assert next(speech, None) is None
+    assert " ".join(told) == utterance.text
+
+
+@given(
+    st.integers(2, 40), st.integers(0, 10**6), st.sampled_from(["interleaved", "speech_prefix", "poisson"]), word_ranges
+)
+@settings(deadline=None, max_examples=100)
+def test_interleaving_gives_the_text_back_with_a_true_map(num_words, seed, policy, speech_words):
+    build = tiny.builder(policy=policy, text_words=(1, 6), speech_words=speech_words, min_words=2, poisson_words=3)
+    utterance = tiny.utterance(f"u{seed}", num_words, seed)
+    assert_sequence_is_true(build.mixed(utterance), utterance, spans_of(utterance, build))
+
+
+def test_the_last_frame_of_speech_predicts_the_next_text_token():
+    utterance = tiny.utterance("u", 10)
+    sequence = tiny.builder().mixed(utterance)
+    ids, ends = tokenize_words(tiny.tokenizer(), utterance.text)
+    last_frame = max(i for i, token in enumerate(sequence.student_ids) if token == SPEECH)
+    heard = ends[5]  # tokens of the first 6 of 10 words; behind the mark, the last of them stands at position `heard`
+    assert sequence.pairs[0] == Pair(last_frame, heard, ids[heard])
+    assert len(sequence.pairs) == len(ids) - heard
+
+
+def test_a_frame_belongs_to_the_span_its_centre_lies_in():
+    build = tiny.builder(policy="interleaved", text_words=(1, 4), speech_words=(1, 4))
+    for seed in range(30):
+        utterance = tiny.utterance(f"u{seed}", 20, seed)
+        sequence, spans = build.mixed(utterance), spans_of(utterance, build)
+        available = num_positions(len(utterance.features_FE), tiny.FRAMES_PER_POSITION)
+        words = utterance.words
+        borders = [0.0, *((a.end_s + b.start_s) / 2 for a, b in itertools.pairwise(words)), math.inf]
+        heard = [span for span in spans if span.kind == "speech"]
+        for span, part in zip(heard, sequence.speech, strict=True):
+            centres = (np.arange(available) + 0.5) / tiny.POSITION_HZ
+            inside = (centres >= borders[span.start]) & (centres < borders[span.stop])
+            assert list(range(part.start, part.stop)) == np.flatnonzero(inside).tolist()
+
+
+def test_a_span_without_frames_names_the_utterance():
+    utterance = tiny.utterance("short one", 10)
+    with pytest.raises(AlignmentError, match=r"'short one'.*no frame"):
+        mixed_sequence(
+            utterance.id, utterance.words[4:], 0, tiny.POSITION_HZ, tiny.tokenizer(), 0, tiny.builder().settings,
+            np.random.default_rng(0),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["student", "teacher", "target"])
+@pytest.mark.parametrize("shift", [1, 1000])
+def test_a_broken_map_is_refused_with_the_utterances_name(field, shift):
+    sequence = tiny.builder().mixed(tiny.utterance("rainbow 7", 10))
+    pair = sequence.pairs[2]
+    bent = dataclasses.replace(pair, **{field: getattr(pair, field) + shift})
+    broken = dataclasses.replace(sequence, pairs=(*sequence.pairs[:2], bent, *sequence.pairs[3:]))
+    with pytest.raises(AlignmentError, match="'rainbow 7'"):
+        broken.check()
+
+
+def test_a_true_map_is_not_refused():
+    assert MixedSequence("x", (0, 5, 6), (0, 5, 6), (), (Pair(0, 0, 5), Pair(1, 1, 6))).check() is None
+
+
+def test_lost_frames_are_refused_with_the_utterances_name():
+    sequence = tiny.builder().mixed(tiny.utterance("rainbow 7", 10))
+    with pytest.raises(AlignmentError, match=r"'rainbow 7'.*frames"):
+        dataclasses.replace(sequence, speech=()).check()
+
+
+def test_a_sequence_longer_than_the_window_is_refused_and_a_text_is_cut():
+    utterance = tiny.utterance("u", 10)
+    fits = len(tiny.builder().mixed(utterance).student_ids)
+    assert tiny.builder(max_positions=fits).mixed(utterance)
+    with pytest.raises(DataError, match=rf"{fits} positions, more than max_positions={fits - 1}"):
+        tiny.builder(max_positions=fits - 1).mixed(utterance)
+    text = text_sequence("t", utterance.text, tiny.tokenizer(), tiny.mark(), 7)
+    assert len(text.student_ids) == 7
+    assert text.teacher_ids == text.student_ids
+    assert [p.target for p in text.pairs] == list(text.student_ids[1:])
+    text.check()
+
+
+def test_the_utterance_policy_predicts_a_continuation_that_is_never_heard():
+    utterance = tiny.utterance("u", 6)
+    policy = SequenceSettings(policy="utterance")
+    arguments = (utterance.words, 40, tiny.POSITION_HZ, tiny.tokenizer(), tiny.mark(), policy, np.random.default_rng(0))
+    sequence = mixed_sequence("u", *arguments, continuation="and it was quiet")
+    assert [(s.start, s.stop) for s in sequence.speech] == [(0, 40)]
+    assert tiny.tokenizer().decode([p.target for p in sequence.pairs]) == " and it was quiet"
+    assert sequence.pairs[0].student == 40
+    with pytest.raises(DataError, match="utterance"):
+        mixed_sequence("u", *arguments)
+
+
+def test_an_epoch_draws_its_spans_anew_and_always_the_same():
+    build, utterance = (
+        tiny.builder(policy="interleaved", text_words=(1, 6), speech_words=(1, 6)),
+        tiny.utterance("u", 40),
+    )
+    assert build.mixed(utterance, 0) == build.mixed(utterance, 0)
+    assert len({build.mixed(utterance, epoch).student_ids for epoch in range(5)}) == 5
+
+
+def test_what_a_policy_cannot_use_is_listed_with_its_reason():
+    good, short = tiny.utterance("good", 6), tiny.utterance("short", 3)
+    taken, rejected = tiny.builder().usable([good, short])
+    assert [u.id for u in taken] == ["good"]
+    assert [(r.id, r.place) for r in rejected] == [("short", "speech_prefix")]
+    assert "3 words" in rejected[0].reason
+
+
+# --- swapped speech -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["speech_prefix", "interleaved"])
+def test_swapped_speech_keeps_targets_and_teacher_positions(policy):
+    build = tiny.builder(policy=policy, text_words=(1, 5), speech_words=(1, 5))
+    sequences = [build.mixed(u) for u in tiny.utterances(8, num_words=8)]
+    assert policy == "speech_prefix" or len({len(s.speech) for s in sequences}) > 1
+    for own, donor in itertools.permutations(sequences, 2):
+        swapped = swap_speech(own, donor)
+        assert swapped.item == own.item
+        assert swapped.teacher_ids == own.teacher_ids
+        assert [(p.teacher, p.target) for p in swapped.pairs] == [(p.teacher, p.target) for p in own.pairs]
+        assert [t for t in swapped.student_ids if t != SPEECH] == [t for t in own.student_ids if t != SPEECH]
+        assert len(swapped.speech) == len(own.speech)
+        assert {span.utterance for span in swapped.speech} == {donor.item}
+        assert set(swapped.speech) <= set(donor.speech)
+        swapped.check()
+    assert swap_speech(sequences[0], sequences[0]) == sequences[0]
+
+
+def test_a_donor_without_speech_is_refused():
+    own, donor = tiny.builder().mixed(tiny.utterance("u", 8)), tiny.builder().text("silent", "of the")
+    with pytest.raises(AlignmentError, match="'silent'"):
+        swap_speech(own, donor)
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+def cost(groups, lengths, overhead):
+    return sum(len(group) * max(lengths[i] for i in group) + overhead for group in groups)
+
+
+def all_partitions(items):
+    if not items:
+        yield []
+        return
+    first, *rest = items
+    for partition in all_partitions(rest):
+        yield [[first], *partition]
+        for k in range(len(partition)):
+            yield [*partition[:k], [first, *partition[k]], *partition[k + 1 :]]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=7), st.integers(0, 60), st.integers(1, 7))
+@settings(deadline=None, max_examples=40)
+def test_batches_of_like_length_are_the_best_there_are(lengths, overhead, most):
+    groups = partition_by_length(lengths, overhead, most)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    assert max(map(len, groups)) <= most
+    best = min(
+        cost(partition, lengths, overhead)
+        for partition in all_partitions(list(range(len(lengths))))
+        if max(map(len, partition)) <= most
+    )
+    assert cost(groups, lengths, overhead) == best
+
+
+@given(st.lists(st.integers(1, 2000), min_size=1, max_size=64))
+@settings(deadline=None, max_examples=20)
+def test_batches_of_like_length_are_no_worse_than_one_batch(lengths):
+    groups = partition_by_length(lengths)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    assert cost(groups, lengths, 48) <= cost([list(range(len(lengths)))], lengths, 48)
+
+
+@pytest.mark.parametrize(
+    "adapter", [{"kind": "mlp"}, {"kind": "paper"}, {"kind": "paper", "output": "linear"}], ids=str
+)
+def test_padding_does_not_change_a_hidden_state(adapter):
+    model = tiny.move(tiny.student(**adapter), by=0.05)
+    spoken = [tiny.utterance("a", 6), tiny.utterance("b", 25, partial_frames=3), tiny.utterance("c", 12)]
+    build = tiny.builder(policy="interleaved", text_words=(1, 5), speech_words=(1, 5))
+    sequences = [*(build.mixed(u) for u in spoken), build.text("t", "the quiet river")]
+    together = tiny.collated(sequences, spoken)
+
+    def hidden(batch):
+        speech = batch.speech_features_SFE, batch.speech_lengths_S
+        student = model.last_hidden(batch.student_ids_BT, batch.student_mask_BT, *speech)
+        teacher = model.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
+        return student[batch.rows_N, batch.student_positions_N], teacher[batch.rows_N, batch.teacher_positions_N]
+
+    with torch.no_grad():
+        student, teacher = hidden(together)
+        for row, sequence in enumerate(sequences):
+            own = together.rows_N == row
+            alone = tiny.collated([sequence], spoken)
+            assert torch.equal(alone.targets_N, together.targets_N[own])
+            student_alone, teacher_alone = hidden(alone)
+            assert torch.allclose(student_alone, student[own], atol=1e-4)
+            assert torch.allclose(teacher_alone, teacher[own], atol=1e-4)
+
+
+# --- the mix --------------------------------------------------------------------------------------------------------
+
+
+def test_the_mix_is_a_pure_function_of_the_position():
+    mix = Mix([7, 11], [2, 1], 0, "stage_one")
+    stream = [mix.draw(p) for p in range(400)]
+    again = Mix([7, 11], [2, 1], 0, "stage_one")
+    assert [again.draw(p) for p in reversed(range(400))] == stream[::-1]
+    assert [Mix([7, 11], [2, 1], 1, "stage_one").draw(p) for p in range(400)] != stream
+    assert [Mix([7, 11], [2, 1], 0, "stage_two").draw(p) for p in range(400)] != stream
+
+
+@pytest.mark.parametrize(
+    ("weights", "of_a_block"),
+    [([2, 1], [40, 20]), ([1, 1, 1], [20, 20, 20]), ([2 / 3, 1 / 3], [40, 20]), ([1, 0], [60, 0])],
+)
+def test_every_block_has_the_exact_weights(weights, of_a_block):
+    mix = Mix([5] * len(weights), weights, 0, "mix")
+    for block in range(3):
+        drawn = [mix.draw(block * BLOCK + i).source for i in range(BLOCK)]
+        assert [drawn.count(source) for source in range(len(weights))] == of_a_block
+
+
+def test_every_item_comes_once_an_epoch():
+    mix = Mix([7, 90], [1, 1], 0, "mix")
+    seen = {0: [], 1: []}
+    for position in range(30 * BLOCK):
+        draw = mix.draw(position)
+        seen[draw.source].append((draw.epoch, draw.index))
+    for source, size in enumerate([7, 90]):
+        for epoch in range(len(seen[source]) // size):
+            part = seen[source][epoch * size : (epoch + 1) * size]
+            assert {e for e, _ in part} == {epoch}
+            assert sorted(i for _, i in part) == list(range(size))
+    orders = {tuple(i for e, i in seen[1] if e == epoch) for epoch in range(5)}
+    assert len(orders) == 5
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "said"),
+    [([0, 3], [1, 1], "no items"), ([3, 3], [0, 0], "no source"), ([3, 3], [1000, 1], "1 in 60")],
+)
+def test_a_mix_that_cannot_be_kept_is_refused(sizes, weights, said):
+    with pytest.raises(RecipeError, match=said):
+        Mix(sizes, weights, 0, "stage_one")
+    assert Mix([0, 3], [0, 1], 0, "stage_one").draw(0).source == 1
