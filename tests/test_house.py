@@ -31,10 +31,15 @@ ORDER = (
     "measure",
     "select",
     "report",
+    "run",
     "stage_one",
     "stage_two",
-    "run",
+    "results",
+    "verbs",
+    "steps",
+    "display",
     "cli",
+    "__main__",
 )
 REPORT_MAY_IMPORT = {"errors", "files", "report"}  # it draws results and knows nothing of how they are made
 MAX_TEST_LINES = 400

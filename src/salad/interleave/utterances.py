@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from salad.errors import AlignmentError, DataError
-from salad.interleave.sequence import MixedSequence, mixed_sequence, num_positions
-from salad.model.features import load_features
+from salad.interleave.sequence import MixedSequence, mixed_sequence, num_positions, text_sequence
+from salad.model.features import feature_key, load_features
+from salad.model.llm import document_mark
+from salad.model.speech_lm import SpeechLM
 from salad.randomness import generator
 from salad.recipe import SequenceSettings
 from salad.speech.prepared import Rejected, TimedWord, aligned, read_cuts, words_of
@@ -34,7 +37,11 @@ class Utterance:
 def load_utterances(folder: Path, encoder_name: str, features_dir: Path | None = None) -> list[Utterance]:
     """The aligned utterances of a prepared and encoded folder."""
     return [
-        Utterance(cut.id, tuple(words_of(cut)), load_features(folder, encoder_name, cut, features_dir))
+        Utterance(
+            cut.id,
+            tuple(words_of(cut)),
+            load_features(folder, encoder_name, feature_key(cut, features_dir), features_dir),
+        )
         for cut in aligned(read_cuts(folder))
     ]
 
@@ -52,6 +59,22 @@ class SequenceBuilder:
     position_hz: float
     frames_per_position: int
     seed: int
+
+    @classmethod
+    def of(cls, model: SpeechLM, tokenizer: PreTrainedTokenizerBase, settings: SequenceSettings, seed: int) -> Self:
+        """The builder for a model's frame rate; `tokenizer` is the LLM's own, without the speech mark."""
+        return cls(
+            tokenizer,
+            document_mark(tokenizer),
+            settings,
+            model.config.position_hz,
+            int(model.config.adapter["frames_per_position"]),
+            seed,
+        )
+
+    def text(self, item: str, text: str) -> MixedSequence:
+        """A text as a sequence without speech, cut at `max_positions`."""
+        return text_sequence(item, text, self.tokenizer, self.mark, self.settings.max_positions)
 
     def mixed(self, utterance: Utterance, epoch: int = 0) -> MixedSequence:
         """The sequence of an utterance in an epoch; policies that draw spans draw anew each epoch."""

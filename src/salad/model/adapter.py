@@ -5,12 +5,16 @@ Axes: S speech spans, F encoder frames, E encoder width, P LLM positions, H LLM 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaModel
 
 from salad.recipe import AdapterSettings
+
+if TYPE_CHECKING:  # imported where it is used, see salad/__init__.py
+    from transformers import LlamaModel
 
 
 def stack_frames(speech_SFE: Tensor, frames_per_position: int, context_frames: int) -> Tensor:
@@ -97,6 +101,8 @@ class Adapter(nn.Module):
 
 
 def _llama_stack(settings: AdapterSettings) -> LlamaModel:
+    from transformers import LlamaConfig, LlamaModel
+
     config = LlamaConfig(
         vocab_size=1,  # fed with vectors; the one-row table is removed below
         hidden_size=settings.hidden_size,

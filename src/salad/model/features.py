@@ -85,6 +85,16 @@ def load_features(folder: Path, encoder_name: str, key: str, features_dir: Path 
     return features
 
 
+def feature_shape(encoder_name: str, features_dir: Path) -> tuple[int, float]:
+    """Width of the features kept in `features_dir` for an encoder, and their frames per second.
+
+    Raises:
+        MissingFileError: nothing was encoded there.
+    """
+    mark = read_json(features_dir / safe_file_name(encoder_name) / "encoder.json")
+    return int(mark["feature_dim"]), float(mark["frame_hz"])
+
+
 def feature_key(cut: MonoCut, features_dir: Path | None = None) -> str:
     """Under which name a cut's features are kept: its id, or with a shared `features_dir` its audio file's stem.
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from salad.assets import cache_dir, resolve
 from salad.errors import AssetError
+
+if TYPE_CHECKING:  # transformers' Auto classes are imported where they are used: `import salad` hooks on to them
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -39,6 +41,8 @@ def llm_folder(name: str) -> Path:
 
 
 def _convert_gguf(folder: Path, gguf_name: str, converted: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     temporary = converted.parent / f".tmp-{os.getpid()}-{converted.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_name)
@@ -56,6 +60,8 @@ def _convert_gguf(folder: Path, gguf_name: str, converted: Path) -> None:
 
 def load_llm(name: str, dtype: str = "float32", attention: str = "sdpa") -> PreTrainedModel:
     """The LLM in eval mode. `dtype` is a key of `DTYPES`; `attention` is transformers' name of the implementation."""
+    from transformers import AutoModelForCausalLM
+
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         llm_folder(name), dtype=DTYPES[dtype], attn_implementation=attention
     )
@@ -65,6 +71,8 @@ def load_llm(name: str, dtype: str = "float32", attention: str = "sdpa") -> PreT
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The LLM's own tokenizer."""
+    from transformers import AutoTokenizer
+
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(llm_folder(name))
     return tokenizer
 

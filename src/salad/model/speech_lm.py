@@ -24,6 +24,7 @@ from salad.errors import AudioError, CheckpointError
 from salad.model.adapter import Adapter
 from salad.model.config import SpeechLMConfig
 from salad.model.llm import DTYPES, load_llm
+from salad.model.register import register
 from salad.recipe import AdapterSettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -308,3 +309,6 @@ def _lora_config(lora: dict[str, Any]) -> LoraConfig:
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+register(SpeechLM)

@@ -1,0 +1,114 @@
+"""What a person sees while a run goes on: each step's purpose, a bar with an estimate, and the results as a table."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from salad.report.results import read_results
+from salad.report.table import arms_table
+from salad.report.verdicts import verdicts, warnings
+from salad.run import Step, StepState
+
+console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("  {task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for one piece of work; silent where the output is no terminal."""
+    with _bars() as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+class RunDisplay:
+    """Shows a run step by step; `share` of the steps is seconds on a 2-core machine, scaled by how this one does."""
+
+    def __init__(self, name: str) -> None:
+        """For the run of a recipe."""
+        self.name = name
+        self.bars = _bars()
+        self.task: TaskID | None = None
+        self.worked_s = self.expected_s = 0.0
+
+    def introduce(self, recipe: Path) -> None:
+        """Say what is about to run, before slow imports."""
+        console.print(f"salad run {recipe}: {self.name}")
+
+    def deviations(self, sentences: list[str]) -> None:
+        """Say where the recipe departs from the paper."""
+        if sentences:
+            console.print("This recipe departs from the paper:")
+        for sentence in sentences:
+            console.print(f"  - {sentence}")
+
+    def __enter__(self) -> Self:
+        """Show the bars."""
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bars away."""
+        self.bars.stop()
+
+    def announce(self, step: Step, number: int, of: int, state: StepState, left: float) -> Callable[..., None]:
+        """A step begins; gives the function that moves its bar. `left` is the expected seconds of all that is to do."""
+        pace = self.worked_s / self.expected_s if self.expected_s > 60 else 1.0
+        minutes = max(1, round(left * pace / 60))
+        again = {"changed": " (again: its settings changed)", "begun": " (goes on)"}.get(state.state, "")
+        console.print(f"[{number}/{of}] {step.name}{again}: {step.purpose} (about {minutes} min left)", markup=False)
+        self.expected_s += step.share
+        if self.task is not None:
+            self.bars.remove_task(self.task)
+        self.task = self.bars.add_task(step.name, total=None)
+        told = time.monotonic()
+
+        def progress(done: int, total: int, note: str = "") -> None:
+            nonlocal told
+            assert self.task is not None
+            self.bars.update(self.task, completed=done, total=total, description=note or step.name)
+            if not console.is_terminal and time.monotonic() - told > 30:
+                told = time.monotonic()
+                console.print(f"    {note or step.name}: {done}/{total}", markup=False)
+
+        return progress
+
+    def finished(self, _step: Step, report: dict[str, Any], seconds: float) -> None:
+        """A step is done; says what it left out."""
+        self.worked_s += seconds
+        rejected = report.get("rejected", [])
+        lost = sum(row["count"] for row in rejected)
+        what = f"; {lost} items not used, see results.json" if lost else ""
+        console.print(f"    done in {seconds:.0f} s{what}", markup=False)
+
+    def conclude(self, folder: Path) -> None:
+        """The table of arms, the guard, and where the page is."""
+        results = read_results(folder / "results.json")
+        headers, *rows = arms_table(results)
+        table = Table(*headers, title=f"{self.name}, seed {results.seed}")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        for sentence in warnings(results):
+            console.print(f"WARNING: {sentence}", markup=False)
+        for verdict in verdicts(results):
+            console.print(f"{verdict.mark} {verdict.stage}: {verdict.headline}", markup=False)
+            console.print("    " + " ".join(verdict.sentences), markup=False)
+        console.print(f"Report: {folder / 'report.html'}   Numbers: {folder / 'results.json'}")
+        console.print(f"Talk to it: salad ask {folder} question.wav", markup=False)

@@ -1,0 +1,136 @@
+"""All measurements of one arm, as per-item rows: estimates and paired comparisons are computed from them later.
+
+An arm is a model at one point of its making: untrained, after Stage I, after Stage II, after the uniform control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from salad.distill.teacher import Teacher
+from salad.interleave.utterances import SequenceBuilder, Utterance, feature_lookup
+from salad.measure.divergence_by_item import ItemDivergence
+from salad.measure.misalignment import HeardAndSwapped, forgetting_by_item, hearing, misalignment_by_item, per_token
+from salad.measure.scoring import choice_scores
+from salad.measure.statistics import Estimate, mean, ratio_of_sums
+from salad.measure.tasks.definition import DefinitionItem, choice_ids, speech_prompt, text_prompt
+from salad.model.speech_lm import SpeechLM
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What nothing has trained on: spoken broad texts, human speech, and the task's items (spoken among the broad)."""
+
+    broad: Sequence[Utterance]
+    human: Sequence[Utterance]
+    items: Sequence[DefinitionItem]
+
+
+@dataclass(frozen=True)
+class ArmRows:
+    """Per-item results of an arm. Task rows are 1 for right and 0 for wrong, in the items' order."""
+
+    forgetting: list[ItemDivergence]
+    broad: HeardAndSwapped
+    human: HeardAndSwapped
+    task_text: list[int]
+    task_speech: list[int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for a file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> ArmRows:
+        """Back from `as_json`."""
+
+        def rows(values: Sequence[Mapping[str, Any]]) -> list[ItemDivergence]:
+            return [ItemDivergence(**value) for value in values]
+
+        def pair(value: Mapping[str, Any]) -> HeardAndSwapped:
+            return HeardAndSwapped(rows(value["heard"]), rows(value["swapped"]))
+
+        return cls(
+            rows(tree["forgetting"]),
+            pair(tree["broad"]),
+            pair(tree["human"]),
+            list(tree["task_text"]),
+            list(tree["task_speech"]),
+        )
+
+
+def measure_arm(
+    student: SpeechLM,
+    teacher: Teacher,
+    builder: SequenceBuilder,
+    held_out: HeldOut,
+    batch_documents: int,
+    seed: int,
+    on_progress: Callable[[int, int, str], None] = lambda *_: None,
+) -> ArmRows:
+    """Forgetting on the broad texts, misalignment and hearing on broad and human speech, the task in both views."""
+    features = feature_lookup(held_out.broad, held_out.human)
+    texts = [builder.text(utterance.id, utterance.text) for utterance in held_out.broad]
+    on_progress(0, 5, "forgetting")
+    forgetting = forgetting_by_item(teacher, student, texts, batch_documents)
+    pairs = []
+    for done, (name, group) in enumerate((("broad", held_out.broad), ("human", held_out.human)), start=1):
+        on_progress(done, 5, f"misalignment on {name} speech")
+        sequences = [builder.mixed(utterance) for utterance in group]
+        pairs.append(misalignment_by_item(student, sequences, features, batch_documents, seed))
+    on_progress(3, 5, "the task, read")
+    task_text = read_task(student, builder, held_out.items, [item.definition for item in held_out.items])
+    on_progress(4, 5, "the task, heard")
+    task_speech = [
+        right(student, builder, item, speech_prompt(features(item.id), builder.tokenizer, builder.mark))
+        for item in held_out.items
+    ]
+    on_progress(5, 5, "done")
+    return ArmRows(forgetting, pairs[0], pairs[1], task_text, task_speech)
+
+
+def read_task(
+    model: SpeechLM, builder: SequenceBuilder, items: Sequence[DefinitionItem], definitions: Sequence[str]
+) -> list[int]:
+    """1 or 0 for each item whose definition, or transcript of it, is read as text."""
+    return [
+        right(model, builder, item, text_prompt(item, definition, builder.tokenizer, builder.mark))
+        for item, definition in zip(items, definitions, strict=True)
+    ]
+
+
+def right(model: SpeechLM, builder: SequenceBuilder, item: DefinitionItem, prompt: Any) -> int:
+    """1 if the right choice scores highest (the first of equals counts)."""
+    scores = choice_scores(model, prompt, choice_ids(item, builder.tokenizer))
+    return int(max(range(len(scores)), key=lambda i: (scores[i], -i)) == item.answer)
+
+
+def arm_estimates(rows: ArmRows, seed: int, num_bootstrap: int) -> dict[str, Any]:
+    """The numbers of an arm, as docs/results-schema.md has them."""
+
+    def nats(divergences: Sequence[ItemDivergence], purpose: str) -> dict[str, float | int]:
+        return per_token(divergences, seed, purpose, num_bootstrap).as_json()
+
+    heard = hearing(rows.broad, seed, "broad", num_bootstrap)
+    return {
+        "misalignment_nats": nats(rows.broad.heard, "broad"),
+        "misalignment_swapped_nats": nats(rows.broad.swapped, "broad"),
+        "hearing_nats": heard.as_json(),
+        "hears": heard.low > 0,
+        "misalignment_human_nats": nats(rows.human.heard, "human"),
+        "hearing_human_nats": hearing(rows.human, seed, "human", num_bootstrap).as_json(),
+        "forgetting_nats": nats(rows.forgetting, "forgetting"),
+        "task": {
+            "text": mean(rows.task_text, seed, "task", num_bootstrap).as_json(),
+            "speech": mean(rows.task_speech, seed, "task", num_bootstrap).as_json(),
+        },
+    }
+
+
+def compare_misalignment(better: ArmRows, than: ArmRows, seed: int, num_bootstrap: int) -> Estimate:
+    """M of `than` minus M of `better` on the broad texts, paired by item; > 0 if `better` is better."""
+    pairs = zip(better.broad.heard, than.broad.heard, strict=True)
+    differences = [b.kl_nats - a.kl_nats for a, b in pairs]
+    return ratio_of_sums(differences, [row.count for row in better.broad.heard], seed, "broad", num_bootstrap)

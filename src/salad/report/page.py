@@ -1,0 +1,81 @@
+"""A run's results as one HTML page: no scripts, no requests, light and dark, for the screen, a phone and paper.
+
+    results.json → results.py (types) → table.py (numbers), verdicts.py (words), figures.py (SVG) → page.html (jinja2)
+
+Text from the results is escaped wherever it stands; the SVG alone is put in as it is, and svg.py writes it with an XML
+library.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from salad.files import write_atomic
+from salad.report import table
+from salad.report.figures import drawings
+from salad.report.results import Results, read_results
+from salad.report.verdicts import verdicts, warnings
+
+TEMPLATE = "page.html"
+
+
+def write_report(results: Path, out: Path) -> None:
+    """Draw the results.json `results` as the self-contained page `out`.
+
+    Raises:
+        MissingFileError: `results` does not exist.
+        DataError: it is not JSON, has another schema, or a key is missing or holds something else.
+    """
+    # A lone surrogate can stand in JSON but not in a file
+    write_atomic(out, page(read_results(results)).encode("utf-8", errors="replace"))
+
+
+def page(results: Results) -> str:
+    """The page's HTML."""
+    return (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            results=results,
+            figures=drawings(results),
+            arms=table.arms_table(results),
+            verdicts=verdicts(results),
+            warnings=warnings(results),
+            clusters=sorted(results.clusters, key=lambda cluster: (-cluster.misalignment_nats, cluster.cluster)),
+            num_selected=sum(cluster.selected for cluster in results.clusters) or 1,
+            num_selected_uniform=sum(cluster.selected_uniform for cluster in results.clusters) or 1,
+            recipe=yaml.safe_dump(results.recipe, sort_keys=False, allow_unicode=True),
+            command=results.command if isinstance(results.command, str) else shlex.join(results.command),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("salad", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        nats=table.nats,
+        percent=table.percent,
+        duration=table.duration,
+        difference=table.difference,
+        whole=_whole,
+    )
+    environment.globals.update(arm_titles=table.ARM_TITLES)
+    return environment
+
+
+def _whole(cell: str) -> str:
+    """A cell that breaks before its interval but not inside a number's unit or the interval."""
+    value, bracket, interval = cell.partition(" [")
+    if not bracket:
+        return cell
+    return value.replace(" ", "\u00a0") + bracket + interval.replace(" ", "\u00a0")

@@ -1,0 +1,208 @@
+"""What results.json holds, as types: docs/results-schema.md in code, with one sentence for a file that departs from it.
+
+All divergences are nats per text position, accuracies fractions, durations seconds. Keys the schema does not name are
+let through unread.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from salad.errors import DataError
+from salad.files import read_json
+
+SCHEMA = 1
+
+ArmName = Literal["untrained", "stage_one", "stage_two", "stage_two_uniform"]
+
+
+class Record(BaseModel):
+    """Plain data: frozen, no conversions (a string is not a number), no NaN."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Estimate(Record):
+    """A value, its 95 % interval, and the number of documents or items it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class CurvePoint(Record):
+    """One step of a distillation."""
+
+    step: int
+    kl_nats: float
+    positions: int
+    seconds: float
+
+
+class WarmStartPoint(Record):
+    """One step of a warm start; `right_frac` of the positions found their word."""
+
+    step: int
+    loss_nats: float
+    right_frac: float
+
+
+class TaskScores(Record):
+    """Accuracy of one arm on the task's text and on its speech."""
+
+    text: Estimate
+    speech: Estimate
+
+
+class Arm(Record):
+    """One model of the run and all that was measured on it; None where there was nothing to measure on."""
+
+    name: ArmName
+    misalignment_nats: Estimate
+    misalignment_swapped_nats: Estimate
+    hearing_nats: Estimate
+    misalignment_human_nats: Estimate | None
+    hearing_human_nats: Estimate | None
+    forgetting_nats: Estimate | None
+    hears: bool
+    task: TaskScores | None
+    curve: list[CurvePoint]
+    warm_start: list[WarmStartPoint]
+
+
+class Speech(Record):
+    """Corpus and voice of a held-out set."""
+
+    corpus: str
+    voice: str
+
+
+class Conditions(Record):
+    """What M may be compared within."""
+
+    policy: str
+    broad: Speech
+    human: Speech
+    warm_start: bool
+
+
+class Task(Record):
+    """The benchmark, and the accuracy of guessing."""
+
+    name: str
+    version: int | str
+    chance: float
+
+
+class Comparison(Record):
+    """Paired, `than` minus `better`: above 0, `better` is better."""
+
+    better: str
+    than: str
+    metric: str
+    difference: Estimate
+
+
+class Cluster(Record):
+    """One cluster of the broad text: its probe, its target probability, and the texts drawn by each arm of Stage II."""
+
+    cluster: int
+    name: str
+    size: int
+    examples: list[str]
+    misalignment_nats: float
+    standard_error_nats: float
+    teacher_entropy_nats: float
+    mean_cer: float
+    num_probes: int
+    excluded: str | None
+    target: float
+    selected: float
+    selected_uniform: float
+
+
+class Amounts(Record):
+    """Seconds of speech."""
+
+    human_s: float | None
+    synthetic_s: float | None
+    synthetic_uniform_s: float | None
+    heldout_s: float | None
+    probe_s: float | None
+
+
+class Rejected(Record):
+    """How many items were left out, where, and why."""
+
+    where: str
+    reason: str
+    count: int
+
+
+class Results(Record):
+    """A whole results.json. See docs/results-schema.md."""
+
+    name: str
+    seed: int
+    command: str | list[str]
+    versions: dict[str, Any]
+    recipe: dict[str, Any]
+    deviations: list[str]
+    conditions: Conditions
+    arms: list[Arm]
+    topline: Estimate | None
+    cascade: Estimate | None
+    task: Task
+    comparisons: list[Comparison]
+    clusters: list[Cluster]
+    speech: Amounts
+    rejected: list[Rejected]
+    wall_s: dict[str, float]
+
+    def arm(self, name: str) -> Arm | None:
+        """The arm of that name, or None where the run has not come to it."""
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+
+def read_results(path: Path) -> Results:
+    """The results in a file.
+
+    Raises:
+        MissingFileError: no such file.
+        DataError: not JSON, another schema, or a key that is missing or holds something else; says which.
+    """
+    return parse_results(read_json(path), str(path))
+
+
+def parse_results(value: Any, where: str = "the results") -> Results:
+    """Results from plain data; `where` names its origin in messages.
+
+    Raises:
+        DataError: as `read_results`.
+    """
+    if not isinstance(value, dict):
+        raise DataError(f"{where} holds no results: it should be an object of keys such as 'arms' and 'clusters'.")
+    if "schema" not in value:
+        raise DataError(f"{where} has no 'schema', so it is not a results.json of salad's; give one that a run wrote.")
+    if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
+        raise DataError(
+            f"{where} has schema {value['schema']!r}, and this version of salad reads {SCHEMA}; "
+            "report it with the version that wrote it, or measure again."
+        )
+    try:
+        return Results.model_validate(value)
+    except ValidationError as error:
+        problems = [_told(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
+        rest = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise DataError(f"{where} does not hold what it should: {'; '.join(problems[:5])}{rest}.") from error
+
+
+def _told(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    key = ""
+    for part in location:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+    return f"{key} is missing" if kind == "missing" else f"{key}: {message[:1].lower()}{message[1:]}"

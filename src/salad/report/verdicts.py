@@ -1,0 +1,164 @@
+"""What the numbers say, in plain words, one verdict for each stage; a difference whose interval holds 0 is not told.
+
+Words are drawn from values, intervals and the run's own paired comparisons alone: no thresholds of taste.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from salad.report.results import Arm, Estimate, Results
+from salad.report.table import (
+    ARM_TITLES,
+    gap_points,
+    nats,
+    nats_estimate,
+    percent,
+    percent_estimate,
+)
+
+METRIC = "misalignment_nats"  # what stages are compared by
+Tone = Literal["good", "bad", "unsure", "plain"]
+MARKS: dict[Tone, str] = {"good": "✓", "bad": "✗", "unsure": "?", "plain": "·"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A stage, what is said of it in a few words, and the sentences with the numbers behind them."""
+
+    stage: str
+    tone: Tone
+    headline: str
+    sentences: list[str]
+
+    @property
+    def mark(self) -> str:
+        """A sign for the tone, so that colour is not its only bearer."""
+        return MARKS[self.tone]
+
+
+def warnings(results: Results) -> list[str]:
+    """A sentence for each trained arm that does not hear."""
+    return [
+        f"{ARM_TITLES[arm.name]} does not hear: swapping its audio for another item's makes it worse by "
+        f"{nats_estimate(arm.hearing_nats)} nats, and that interval is not above 0. Whatever else stands in its row is "
+        "not about speech."
+        for arm in results.arms
+        if arm.name != "untrained" and not arm.hears
+    ]
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """One verdict for each arm that was measured, one on the selection, one on the gap; in this order."""
+    said = [_stage(results, "untrained", None), _stage(results, "stage_one", "untrained")]
+    said += [_stage(results, "stage_two", "stage_one"), _selection(results), _gap(results)]
+    return [verdict for verdict in said if verdict]
+
+
+def _stage(results: Results, name: str, before_name: str | None) -> Verdict | None:
+    arm = results.arm(name)
+    if arm is None:
+        return None
+    before = results.arm(before_name) if before_name else None
+    sentences = [f"Hearing, M with swapped audio minus M with its own: {nats_estimate(arm.hearing_nats)} nats."]
+    if name == "untrained":
+        sentences.append(f"M is {nats_estimate(arm.misalignment_nats)} nats; the stages are held against it.")
+        if arm.hears:
+            return Verdict("Untrained", "unsure", "Hears before any training: look into it", sentences)
+        return Verdict("Untrained", "plain", "Does not hear, as it should be before any training", sentences)
+    moved: Tone = "plain"
+    headline = "Hears" if arm.hears else "Does not hear"
+    if before is not None:
+        moved, words, sentence = _change(results, arm, before)
+        headline += f"; {words}"
+        sentences.append(sentence)
+    if arm.forgetting_nats:
+        sentences.append(f"Forgetting on text: {nats_estimate(arm.forgetting_nats)} nats.")
+    tone: Tone = moved if arm.hears else "bad"
+    return Verdict(ARM_TITLES[name], tone, headline, sentences)
+
+
+def _change(results: Results, arm: Arm, before: Arm) -> tuple[Tone, str, str]:
+    """Whether M fell from `before` to `arm`: by the paired comparison where there is one, else by the two intervals."""
+    new, old, title = arm.misalignment_nats, before.misalignment_nats, ARM_TITLES[before.name]
+    went = f"M went from {nats(old.value)} to {nats_estimate(new)} nats"
+    apart = "apart" if new.high < old.low or old.high < new.low else "overlapping"
+    paired = _paired(results, arm.name, before.name)
+    if paired:
+        side = _side(paired)
+        low, high = sorted((abs(paired.low), abs(paired.high)))
+        by = f"{went}, intervals {apart}; paired by document, "
+        by += {
+            1: f"it fell by {nats(low)} to {nats(high)}.",
+            -1: f"it rose by {nats(low)} to {nats(high)}.",
+            0: f"it fell by {nats_estimate(paired)}, which holds 0.",
+        }[side]
+    else:
+        side = 0 if apart == "overlapping" else 1 if new.high < old.low else -1
+        by = f"{went}; the two intervals are {apart}."
+    if side > 0:
+        return "good", f"M fell from {title}", by
+    if side < 0:
+        return "bad", f"M rose from {title}", by
+    return "unsure", f"can't tell at this size whether M fell from {title}", by
+
+
+def _selection(results: Results) -> Verdict | None:
+    """Is selecting by M(c)^gamma better than uniform? By the paired comparison alone."""
+    if results.arm("stage_two") is None:
+        return None
+    stage = "Selection by M(c)^γ"
+    paired = _paired(results, "stage_two", "stage_two_uniform")
+    if paired is None:
+        return Verdict(stage, "plain", "Not compared with uniform selection yet", [])
+    numbers = (
+        f"M of the uniform control minus M of Stage II, paired by document: {nats_estimate(paired)} nats "
+        f"(n = {paired.n}; above 0: selection is better)."
+    )
+    if _side(paired) > 0:
+        return Verdict(stage, "good", "Better than uniform selection", [numbers])
+    if _side(paired) < 0:
+        return Verdict(stage, "bad", "Worse than uniform selection", [numbers])
+    return Verdict(
+        stage, "unsure", "Can't tell at this size from uniform selection", [numbers, "The interval holds 0."]
+    )
+
+
+def _gap(results: Results) -> Verdict | None:
+    """Topline minus speech, for the last stage measured (the uniform control is not a stage)."""
+    scored = [arm for arm in results.arms if arm.task and arm.name not in ("untrained", "stage_two_uniform")]
+    if not scored or results.topline is None or scored[-1].task is None:
+        return None
+    speech, topline, chance = scored[-1].task.speech, results.topline, results.task.chance
+    gap = gap_points(topline, speech)
+    sentences = [
+        f"{ARM_TITLES[scored[-1].name]} answers {percent_estimate(speech)} of the spoken items (n = {speech.n}), the "
+        f"text LLM {percent_estimate(topline)} of the written ones."
+    ]
+    tone: Tone = "plain"
+    headline = f"{gap} points between reading and hearing"
+    if speech.low <= chance <= speech.high:
+        tone = "unsure"
+        headline += "; hearing can't be told from guessing at this size"
+        sentences.append(f"Guessing, {percent(chance)}, lies in the interval of the accuracy on speech.")
+    elif speech.low <= topline.high and topline.low <= speech.high:
+        tone = "unsure"
+        headline += ", and the two intervals overlap"
+    return Verdict("The gap", tone, headline, sentences)
+
+
+def _paired(results: Results, better: str, than: str) -> Estimate | None:
+    """The paired difference in M, `than` minus `better`, whichever way round the run wrote it down."""
+    for row in results.comparisons:
+        if row.metric == METRIC and (row.better, row.than) == (better, than):
+            return row.difference
+        if row.metric == METRIC and (row.better, row.than) == (than, better):
+            turned = row.difference
+            return Estimate(value=-turned.value, low=-turned.high, high=-turned.low, n=turned.n)
+    return None
+
+
+def _side(estimate: Estimate) -> int:
+    """1: the interval is above 0, −1: below, 0: holds it."""
+    return 1 if estimate.low > 0 else -1 if estimate.high < 0 else 0

@@ -1,0 +1,214 @@
+"""A run folder and its steps.
+
+Each step is done once, can be interrupted at any moment, and is done again only if its recipe keys, or a step it needs,
+changed.
+
+    RUN/recipe.yaml         the resolved recipe
+    RUN/steps/NAME.json     a step that is done: its key, its seconds of work, what it reported
+    RUN/steps/NAME.started  a step that was begun, with its key: going on is allowed while the key is the same
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from salad.errors import RecipeError
+from salad.files import read_json, write_atomic, write_json
+from salad.recipe import Recipe, save_recipe
+
+LAYOUT = 1  # raised when the files of a run folder change their meaning: older steps are then done again
+
+
+class Progress(Protocol):
+    """Who is told how far a step has come."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` units of work; `note` is shown beside the bar."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe and the folder its steps work in."""
+
+    recipe: Recipe
+    folder: Path
+
+    def path(self, *parts: str) -> Path:
+        """A place in the run folder."""
+        return self.folder.joinpath(*parts)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: what it is for, what it depends on, what it writes, and the work.
+
+    `settings` are recipe keys (dotted) it reads; `needs` are steps whose results it reads; `outputs` are the files
+    and folders in the run folder that it owns; `share` is its rough share of a run's time, for the estimate of what is left.
+    The work returns what it has to report, as JSON.
+    """
+
+    name: str
+    purpose: str
+    settings: tuple[str, ...]
+    needs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    share: float
+    work: Callable[[Run, Progress], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class StepState:
+    """A step as it stands in a run folder: `done`, `begun`, `changed` (its recipe keys or needs changed) or `to do`."""
+
+    step: Step
+    state: str
+    wall_s: float | None
+
+
+def keys(recipe: Recipe, steps: Sequence[Step]) -> dict[str, str]:
+    """Step -> hash of all it depends on: the layout, its recipe keys, and the keys of the steps it needs."""
+    found: dict[str, str] = {}
+    tree = recipe.model_dump(mode="json")
+    for step in steps:
+        content = {
+            "layout": LAYOUT,
+            "step": step.name,
+            "settings": {key: _at(tree, key) for key in ("seed", "threads", *step.settings)},
+            "needs": {name: found[name] for name in step.needs},
+        }
+        found[step.name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return found
+
+
+def states(run: Run, steps: Sequence[Step]) -> list[StepState]:
+    """Every step as it stands."""
+    expected = keys(run.recipe, steps)
+    found: list[StepState] = []
+    for step in steps:
+        mark, begun = _mark(run, step), _begun(run, step)
+        if mark is not None and mark["key"] == expected[step.name]:
+            found.append(StepState(step, "done", mark["wall_s"]))
+        elif mark is not None or (begun is not None and begun != expected[step.name]):
+            found.append(StepState(step, "changed", None))
+        else:
+            found.append(StepState(step, "to do" if begun is None else "begun", None))
+    return found
+
+
+def execute(
+    run: Run,
+    steps: Sequence[Step],
+    only: str | None,
+    announce: Callable[[Step, int, int, StepState, float], Progress],
+    finished: Callable[[Step, dict[str, Any], float], None],
+) -> None:
+    """Do what is to be done, in order; with `only` that one step, whose needs must be done.
+
+    Args:
+        run: where.
+        steps: all steps, in order.
+        only: the name of one step, done again even if it is done.
+        announce: told (step, number, of, its state, shares of all that is still to do) when work begins; gives the
+            progress.
+        finished: told (step, what it reported, its seconds) after each.
+
+    Raises:
+        RecipeError: `only` names no step, or a step it needs is not done.
+    """
+    if only is not None and only not in {step.name for step in steps}:
+        raise RecipeError(f"--only {only}: no such step; the steps are {', '.join(step.name for step in steps)}.")
+    with _locked(run):
+        write_atomic(run.path("recipe.yaml"), save_recipe(run.recipe))
+        expected = keys(run.recipe, steps)
+        found = states(run, steps)
+        wanted = [s for s in found if (s.state != "done" if only is None else s.step.name == only)]
+        left = sum(state.step.share for state in wanted)
+        for state in wanted:
+            step = state.step
+            _check_needs(run, step, expected)
+            progress = announce(step, found.index(state) + 1, len(steps), state, left)
+            report, seconds = _work(run, step, expected[step.name], progress)
+            finished(step, report, seconds)
+            left -= step.share
+
+
+def wall_s(run: Run, steps: Sequence[Step]) -> dict[str, float]:
+    """Seconds of work of every step that is done."""
+    marks = {step.name: _mark(run, step) for step in steps}
+    return {name: round(mark["wall_s"], 2) for name, mark in marks.items() if mark is not None}
+
+
+def reports(run: Run, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
+    """What every step that is done reported."""
+    marks = {step.name: _mark(run, step) for step in steps}
+    return {name: mark["report"] for name, mark in marks.items() if mark is not None}
+
+
+def _work(run: Run, step: Step, key: str, progress: Progress) -> tuple[dict[str, Any], float]:
+    mark, started = _mark_path(run, step), _started_path(run, step)
+    fresh = _begun(run, step) != key or mark.is_file()
+    mark.unlink(missing_ok=True)
+    if fresh:
+        for output in step.outputs:
+            path = run.path(output)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        write_atomic(started, key)
+    began = time.perf_counter()
+    report = step.work(run, progress)
+    seconds = time.perf_counter() - began
+    write_json(mark, {"key": key, "wall_s": seconds, "report": report})
+    started.unlink(missing_ok=True)
+    return report, seconds
+
+
+def _check_needs(run: Run, step: Step, expected: dict[str, str]) -> None:
+    for name in step.needs:
+        path = run.path("steps", f"{name}.json")
+        if not path.is_file() or read_json(path)["key"] != expected[name]:
+            raise RecipeError(f"step {step.name!r} needs {name!r}, which is not done for this recipe; run that first.")
+
+
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    """One process at a time works in a run folder; the lock goes with the process, however it ends."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with run.path(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RecipeError(f"another 'salad run' works in {run.folder}; wait for it, or give --out.") from None
+        yield
+
+
+def _mark_path(run: Run, step: Step) -> Path:
+    return run.path("steps", f"{step.name}.json")
+
+
+def _started_path(run: Run, step: Step) -> Path:
+    return run.path("steps", f"{step.name}.started")
+
+
+def _mark(run: Run, step: Step) -> dict[str, Any] | None:
+    path = _mark_path(run, step)
+    return dict(read_json(path)) if path.is_file() else None
+
+
+def _begun(run: Run, step: Step) -> str | None:
+    path = _started_path(run, step)
+    return path.read_text() if path.is_file() else None
+
+
+def _at(tree: dict[str, Any], key: str) -> Any:
+    node: Any = tree
+    for part in key.split("."):
+        node = node[part]
+    return node

@@ -1,0 +1,161 @@
+"""Stage I on one page: natural speech -> interleave -> distill (paper section 4).
+
+The text LLM reads each utterance; the student, the same LLM with ears, hears part of it; the student learns to predict
+what the text LLM predicts. A third of the sequences is text alone, against forgetting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
+
+from salad.distill.loop import StepReport, train
+from salad.distill.schedule import decay_start, warmup_stable_decay
+from salad.distill.teacher import teacher_for
+from salad.files import read_json, write_json
+from salad.interleave.batch import Batch, collate, partition_by_length
+from salad.interleave.mix import Mix
+from salad.interleave.sequence import MixedSequence
+from salad.interleave.utterances import SequenceBuilder, Utterance, feature_lookup
+from salad.model.llm import load_tokenizer
+from salad.model.processor import SpeechFeatureExtractor, SpeechLMProcessor
+from salad.model.speech_lm import WEIGHTS_NAME, SpeechLM
+from salad.model.warm_start import WarmStartReport, warm_start
+from salad.randomness import torch_seed
+from salad.recipe import Recipe, StageSettings, WarmStartSettings
+from salad.run import Progress
+from salad.speech.prepared import Rejected
+from salad.texts.text import Text
+
+PRE_DECAY = "pre_decay"
+
+
+def new_student(recipe: Recipe, encoder_dim: int, encoder_hz: float) -> SpeechLM:
+    """The text LLM with a random adapter and a LoRA that does nothing yet."""
+    seed = torch_seed(recipe.seed, "student")
+    mark = new_processor(recipe).speech_token_id
+    return SpeechLM.from_llm(recipe.model, encoder_dim, encoder_hz, mark, seed)
+
+
+def stage_one(
+    recipe: Recipe,
+    speech: Sequence[Utterance],
+    texts: Sequence[Text],
+    encoder_dim: int,
+    encoder_hz: float,
+    out: Path,
+    progress: Progress,
+) -> list[Rejected]:
+    """Train Stage I and write `out`/model, `out`/untrained and the checkpoint before the decay.
+
+    Returns the utterances that no sequence could be made of; the warm start still uses them.
+    """
+    settings = recipe.stage_one
+    torch.set_num_threads(recipe.threads)
+    student = new_student(recipe, encoder_dim, encoder_hz)
+    save_model(student, recipe, "untrained", out / "untrained")
+    warm_start_once(student, recipe, speech, settings.warm_start, "stage_one", out / "warm_start", progress)
+    builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
+    usable, rejected = builder.usable(speech)
+    batches = mixed_batches(
+        builder, [usable], texts, [1 - settings.text_frac, settings.text_frac], settings, student, "stage_one"
+    )
+    steps = settings.steps
+    reports: list[StepReport] = []
+    for report in train(
+        student,
+        teacher_for(student),
+        batches,
+        settings,
+        lambda step: warmup_stable_decay(step, steps, settings.warmup_steps, settings.decay_frac),
+        out / "checkpoints",
+        keep={decay_start(steps, settings.decay_frac): PRE_DECAY},
+    ):
+        reports.append(report)
+        progress(report.step, steps, f"distilling: KL {report.kl_nats:.3f} nats/token")
+    write_json(out / "curve.json", [asdict(report) for report in reports])
+    save_model(student, recipe, "stage_one", out / "model")
+    return rejected
+
+
+def mixed_batches(
+    builder: SequenceBuilder,
+    speech: Sequence[Sequence[Utterance]],
+    texts: Sequence[Text],
+    weights: Sequence[float],
+    settings: StageSettings,
+    student: SpeechLM,
+    purpose: str,
+) -> Callable[[int], list[Batch]]:
+    """step -> its micro-batches: the sources of speech and then text, mixed by weight; a pure function of the step."""
+    mix = Mix([*map(len, speech), len(texts)], weights, builder.seed, purpose)
+    features = feature_lookup(*speech)
+
+    def sequence(position: int) -> MixedSequence:
+        draw = mix.draw(position)
+        if draw.source == len(speech):
+            return builder.text(texts[draw.index].id, texts[draw.index].text)
+        return builder.mixed(speech[draw.source][draw.index], draw.epoch)
+
+    def batches(step: int) -> list[Batch]:
+        first = step * settings.batch_sequences
+        sequences = [sequence(position) for position in range(first, first + settings.batch_sequences)]
+        groups = partition_by_length([len(s.student_ids) for s in sequences], most=settings.micro_batch_sequences)
+        return [
+            collate(
+                [sequences[i] for i in group], features, builder.frames_per_position, student.config.speech_token_id
+            )
+            for group in groups
+        ]
+
+    return batches
+
+
+def warm_start_once(
+    student: SpeechLM,
+    recipe: Recipe,
+    speech: Sequence[Utterance],
+    settings: WarmStartSettings,
+    purpose: str,
+    out: Path,
+    progress: Progress,
+) -> None:
+    """Stage 0 (ours): the word-aligned warm start; a finished one is loaded from `out` instead of done again."""
+    if settings.steps == 0:
+        return
+    if not (out / "reports.json").is_file():
+        clips = [(utterance.words, utterance.features_FE) for utterance in speech]
+
+        def tell(report: WarmStartReport) -> None:
+            progress(report.step, settings.steps, f"warm start: {report.right_frac:.0%} of frames name their word")
+
+        tokenizer = load_tokenizer(recipe.model.llm)
+        reports = warm_start(student, tokenizer, clips, settings, recipe.seed, purpose, tell)
+        student.save_pretrained(out)
+        write_json(out / "reports.json", [asdict(report) for report in reports])
+    student.load_trained_state(load_file(out / WEIGHTS_NAME), str(out))
+
+
+def warm_start_curve(out: Path) -> list[dict[str, float]]:
+    """The reports of a warm start, every tenth; empty where there was none."""
+    path = out / "reports.json"
+    return list(read_json(path))[9::10] if path.is_file() else []
+
+
+def save_model(student: SpeechLM, recipe: Recipe, stage: str, out: Path) -> None:
+    """A folder that AutoModel and AutoProcessor load, with the recipe that made it in `salad.json`."""
+    student.save_pretrained(out)
+    new_processor(recipe).save_pretrained(out)
+    write_json(out / "salad.json", {"stage": stage, "recipe": recipe.model_dump(mode="json")})
+
+
+def new_processor(recipe: Recipe) -> SpeechLMProcessor:
+    """The processor of the recipe's encoder and LLM."""
+    tokenizer: PreTrainedTokenizerBase = load_tokenizer(recipe.model.llm)
+    extractor = SpeechFeatureExtractor(recipe.model.encoder, recipe.model.adapter.frames_per_position, recipe.threads)
+    return SpeechLMProcessor(extractor, tokenizer)

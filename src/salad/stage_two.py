@@ -1,0 +1,127 @@
+"""Stage II on one page: cluster -> probe -> select -> synthesize -> distill on (paper section 5).
+
+The model itself says where it is deaf: the divergence of what it hears from what the text LLM reads, cluster by cluster
+of a broad text corpus. Only that is synthesized, and distillation goes on from the checkpoint before Stage I's decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from salad.distill.checkpoint import load_weights
+from salad.distill.loop import StepReport, train
+from salad.distill.schedule import linear_to_zero
+from salad.distill.teacher import teacher_for
+from salad.files import write_json
+from salad.interleave.utterances import SequenceBuilder, Utterance, feature_lookup
+from salad.measure.divergence_by_item import divergence_by_item, student_hears, teacher_reads_text
+from salad.measure.misalignment import batches_of
+from salad.model.llm import load_tokenizer
+from salad.model.speech_lm import SpeechLM
+from salad.recipe import Recipe
+from salad.run import Progress
+from salad.select.balanced_kmeans import Clustering, balanced_kmeans
+from salad.select.embed import embed
+from salad.select.naming import cluster_names
+from salad.select.probe import ClusterProbe, probe_clusters
+from salad.select.sampling import Selection, select_texts, target_distribution
+from salad.speech.prepared import Rejected
+from salad.stage_one import PRE_DECAY, mixed_batches, save_model, warm_start_once
+from salad.texts.text import Text
+
+
+def cluster(
+    pool: Sequence[Text], probes: Sequence[Text], recipe: Recipe, progress: Progress
+) -> tuple[Clustering, np.ndarray, list[str]]:
+    """1. Partition the pool; give each probe text the nearest centre's cluster. Clustering, probe labels, names."""
+    embeddings = embed([text.text for text in (*pool, *probes)], recipe.embedder, progress)
+    pool_Nd, probes_Nd = embeddings[: len(pool)], embeddings[len(pool) :]
+    clustering = balanced_kmeans(pool_Nd, recipe.stage_two.num_clusters, recipe.seed)
+    distance = ((probes_Nd[:, None] - clustering.centres[None]) ** 2).sum(-1)
+    names = cluster_names([text.text for text in pool], clustering.labels, recipe.stage_two.num_clusters)
+    return clustering, distance.argmin(1), names
+
+
+def probe(
+    model: Path,
+    spoken: Sequence[Utterance],
+    cluster_of: Mapping[str, int],
+    cer_of: Mapping[str, float],
+    recipe: Recipe,
+) -> tuple[list[ClusterProbe], list[Rejected]]:
+    """2. M(c): what the student hears of each cluster's probe texts against what the text LLM reads."""
+    torch.set_num_threads(recipe.threads)
+    student = SpeechLM.from_pretrained(model)
+    builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
+    usable, rejected = builder.usable(spoken)
+    sequences = [builder.mixed(utterance) for utterance in usable]
+    batches = batches_of(sequences, feature_lookup(usable), student, recipe.measure.batch_documents)
+    rows = divergence_by_item(teacher_reads_text(teacher_for(student)), student_hears(student), batches)
+    settings = recipe.stage_two
+    return probe_clusters(rows, cluster_of, cer_of, settings.num_clusters, settings.max_cer), rejected
+
+
+def select(
+    pool: Sequence[Text],
+    cluster_of: Mapping[str, int],
+    probes: Sequence[ClusterProbe],
+    gamma: float,
+    budget_s: float,
+    seconds_per_character: float,
+    seed: int,
+) -> Selection:
+    """3. and 4. P_target ~ P_web M^gamma, and texts drawn from it until the budget is reached."""
+    sizes = np.bincount([cluster_of[text.id] for text in pool], minlength=len(probes))
+    web = sizes / sizes.sum()
+    excluded = [entry.excluded is not None for entry in probes]
+    target = target_distribution(list(web), [entry.misalignment_nats for entry in probes], gamma, excluded)
+    return select_texts(pool, cluster_of, list(target), budget_s, seconds_per_character, seed, f"gamma {gamma}")
+
+
+def stage_two(
+    recipe: Recipe,
+    stage_one_folder: Path,
+    natural: Sequence[Utterance],
+    selected: Sequence[Utterance],
+    texts: Sequence[Text],
+    out: Path,
+    progress: Progress,
+) -> list[Rejected]:
+    """5. Continue from the pre-decay checkpoint on natural speech, selected speech and text in equal parts.
+
+    The adapter first meets the new words in a warm start on natural and selected speech. Returns the selected
+    utterances that no sequence could be made of.
+    """
+    settings = recipe.stage_two
+    torch.set_num_threads(recipe.threads)
+    before_decay = stage_one_folder / "checkpoints" / PRE_DECAY
+    student = SpeechLM.from_pretrained(stage_one_folder / "model")
+    load_weights(before_decay, student)
+    warm_start_once(
+        student, recipe, [*natural, *selected], settings.warm_start, "stage_two", out / "warm_start", progress
+    )
+    builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
+    usable_natural, _ = builder.usable(natural)
+    usable, rejected = builder.usable(selected)
+    third = [1 / 3] * 3
+    batches = mixed_batches(builder, [usable_natural, usable], texts, third, settings, student, "stage_two")
+    reports: list[StepReport] = []
+    for report in train(
+        student,
+        teacher_for(student),
+        batches,
+        settings,
+        lambda step: linear_to_zero(step, settings.steps),
+        out / "checkpoints",
+        optimizer_from=before_decay,
+    ):
+        reports.append(report)
+        progress(report.step, settings.steps, f"distilling: KL {report.kl_nats:.3f} nats/token")
+    write_json(out / "curve.json", [asdict(report) for report in reports])
+    save_model(student, recipe, out.name, out / "model")
+    return rejected

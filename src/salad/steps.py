@@ -1,0 +1,500 @@
+"""The steps of `salad run`, in order: which folder holds what, and which room does the work.
+
+human/, aligned/  human speech, a prepared folder, without and with word timings; human_split.json: what is held out
+texts/            mix, pool, probe, heldout .jsonl
+clusters/         the pool's clusters, their names, the probes' clusters
+spoken/NAME/      synthetic speech: heldout, probe, stage_two, stage_two_uniform; audio shared in spoken/audio
+features/         the frozen encoder's frames of all of it
+stage_one/, stage_two/, stage_two_uniform/    models, checkpoints, curves
+measured/         per-item rows of every arm
+results.json, report.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salad.assets import resolve
+from salad.distill.teacher import teacher_for
+from salad.errors import DataError
+from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.interleave.utterances import SequenceBuilder, Utterance, load_utterances
+from salad.measure.arm import ArmRows, HeldOut, measure_arm, read_task
+from salad.measure.cascade import transcripts
+from salad.measure.tasks.definition import DefinitionItem, definition_items
+from salad.model.encoder import load_encoder
+from salad.model.features import encode_cuts, feature_shape
+from salad.model.llm import load_tokenizer
+from salad.model.speech_lm import SpeechLM
+from salad.randomness import generator
+from salad.recipe import Recipe
+from salad.report.page import write_report
+from salad.results import assemble
+from salad.run import Progress, Run, Step, reports, wall_s
+from salad.select.probe import ClusterProbe
+from salad.speech.align import align_cuts
+from salad.speech.corpora import debian_prompts, folder
+from salad.speech.prepared import Rejected, read_cuts, read_info, text_of, write_prepared
+from salad.speech.recognize import Recognizer
+from salad.stage_one import stage_one
+from salad.stage_two import cluster, probe, select, stage_two
+from salad.synthesize.pool import synthesize
+from salad.synthesize.quality import character_error_rate
+from salad.texts import wordnet
+from salad.texts.text import Text, read_texts, write_texts
+
+OVERLAP_WORDS = 5  # a held-out prompt shares no run of so many words with another prompt
+ARMS = ("stage_two", "stage_two_uniform")
+
+
+# --- speech and text ---------------------------------------------------------------------------------------------
+
+
+def prepare(run: Run, progress: Progress) -> dict[str, Any]:
+    """Human speech -> cuts with transcripts; broad texts -> mix, pool, probe and held-out parts."""
+    data, two = run.recipe.data, run.recipe.stage_two
+    progress(0, 3, "human speech")
+    if data.human == "debian-prompts":
+        debian_prompts.prepare(run.path("human"))
+    else:
+        folder.prepare(Path(data.human), run.path("human"))
+    progress(1, 3, "texts")
+    texts, left_out = wordnet.load(resolve("wordnet")) if data.text == "wordnet" else (read_texts(Path(data.text)), {})
+    sizes = {
+        "heldout": data.heldout_texts,
+        "probe": two.num_clusters * two.probe_texts * 4,  # so that every cluster has enough to choose from
+        "mix": data.mix_texts,
+        "pool": data.pool_texts,
+    }
+    progress(2, 3, "splitting by synset")
+    for name, part in wordnet.split_by_synset(texts, sizes, run.recipe.seed).items():
+        write_texts(run.path("texts", f"{name}.jsonl"), part)
+    progress(3, 3)
+    cuts = read_cuts(run.path("human"))
+    rejected = Counter(row["reason"] for row in read_jsonl(run.path("human", "rejected.jsonl")))
+    return {
+        "human_s": sum(cut.duration for cut in cuts),
+        "num_utterances": len(cuts),
+        "rejected": counts("human speech", rejected) + counts("broad text", Counter(left_out)),
+    }
+
+
+def align(run: Run, progress: Progress) -> dict[str, Any]:
+    """Word timings for the human speech; then which of its utterances are held out."""
+    report = _align_folder(run, run.path("human"), run.path("aligned"), progress)
+    cuts = read_cuts(run.path("aligned"))
+    held_out = choose_held_out(
+        {cut.id: text_of(cut) for cut in cuts},
+        run.recipe.data.heldout_human,
+        run.recipe.sequence.min_words,
+        run.recipe.seed,
+    )
+    write_json(run.path("human_split.json"), {"heldout": held_out})
+    return report
+
+
+def choose_held_out(texts: dict[str, str], wanted: int, min_words: int, seed: int) -> list[str]:
+    """Ids to hold out: long enough, and sharing no run of `OVERLAP_WORDS` words with any other utterance.
+
+    Raises:
+        DataError: too few such utterances.
+    """
+    runs = {item: _word_runs(text) for item, text in texts.items()}
+    seen = Counter(run for own in runs.values() for run in own)
+    fit = sorted(
+        item
+        for item, text in texts.items()
+        if len(text.split()) >= max(min_words, OVERLAP_WORDS) and all(seen[run] == 1 for run in runs[item])
+    )
+    if len(fit) < wanted:
+        raise DataError(
+            f"{len(fit)} utterances share no {OVERLAP_WORDS} words in a row with another; data.heldout_human={wanted} "
+            "asks for more. Lower it, or give more speech."
+        )
+    return sorted(generator(seed, "held-out human").permutation(fit)[:wanted].tolist())
+
+
+def _word_runs(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"[\w']+", text.lower())
+    return {tuple(words[i : i + OVERLAP_WORDS]) for i in range(len(words) - OVERLAP_WORDS + 1)}
+
+
+def cluster_pool(run: Run, progress: Progress) -> dict[str, Any]:
+    """Partition the pool by meaning, and give each cluster its probe texts."""
+    pool, candidates = read_texts(_texts(run, "pool")), read_texts(_texts(run, "probe"))
+    clustering, probe_labels, names = cluster(pool, candidates, run.recipe, progress)
+    labels = {text.id: int(label) for text, label in zip(pool, clustering.labels, strict=True)}
+    probes: list[Text] = []
+    probe_cluster: dict[str, int] = {}
+    for c in range(len(names)):
+        own = [t for t, label in zip(candidates, probe_labels, strict=True) if label == c]
+        for text in own[: run.recipe.stage_two.probe_texts]:
+            probes.append(text)
+            probe_cluster[text.id] = c
+    write_jsonl(run.path("clusters", "labels.jsonl"), [{"id": i, "cluster": c} for i, c in labels.items()])
+    write_json(run.path("clusters", "clusters.json"), {"names": names, "inertia": clustering.inertia})
+    write_texts(run.path("clusters", "probes.jsonl"), probes)
+    write_json(run.path("clusters", "probe_clusters.json"), probe_cluster)
+    return {"num_clusters": len(names), "num_probes": len(probes), "names": names}
+
+
+def speak(run: Run, progress: Progress) -> dict[str, Any]:
+    """The held-out and probe texts, spoken by the voice, aligned and encoded; so is the human speech."""
+    texts = {"heldout": read_texts(_texts(run, "heldout")), "probe": read_texts(run.path("clusters", "probes.jsonl"))}
+    report = _speak_and_encode(run, texts, ["aligned"], progress)
+    recognizer = _recognizer(run.recipe)
+    cers = {}
+    for name in texts:
+        cuts = read_cuts(run.path("spoken", name))
+        heard = transcripts(cuts, recognizer, lambda d, t, n=name: progress(d, t, f"recognizing {n} speech"))  # type: ignore[misc]
+        write_json(run.path("spoken", name, "transcripts.json"), heard)
+        cers[name] = {cut.id: character_error_rate(text_of(cut), heard[cut.id]) for cut in cuts}
+        write_json(run.path("spoken", name, "cer.json"), cers[name])
+    mean_cer = {name: sum(values.values()) / max(1, len(values)) for name, values in cers.items()}
+    return report | {"mean_cer": mean_cer}
+
+
+# --- the two stages ------------------------------------------------------------------------------------------------
+
+
+def run_stage_one(run: Run, progress: Progress) -> dict[str, Any]:
+    """Warm start on the human speech, then cross-modal distillation; the checkpoint before the decay is kept."""
+    human = [u for u in _utterances(run, "aligned") if u.id not in _held_out_human(run)]
+    dim, hz = feature_shape(_encoder_name(run), run.path("features"))
+    rejected = stage_one(run.recipe, human, read_texts(_texts(run, "mix")), dim, hz, run.path("stage_one"), progress)
+    seconds = sum(u.words[-1].end_s for u in human)
+    return {"human_s": seconds, "rejected": _reasons("Stage I sequences", rejected)}
+
+
+def run_probe(run: Run, progress: Progress) -> dict[str, Any]:
+    """M(c): where does the Stage I model mishear?"""
+    progress(0, 1, "hearing the probes")
+    probes, rejected = probe(
+        run.path("stage_one", "model"),
+        _utterances(run, "spoken/probe"),
+        read_json(run.path("clusters", "probe_clusters.json")),
+        read_json(run.path("spoken", "probe", "cer.json")),
+        run.recipe,
+    )
+    write_json(run.path("probe.json"), [entry.as_json() for entry in probes])
+    progress(1, 1)
+    excluded = [f"cluster {p.cluster}: {p.excluded}" for p in probes if p.excluded]
+    return {"excluded": excluded, "rejected": _reasons("probe sequences", rejected)}
+
+
+def run_select(run: Run, progress: Progress) -> dict[str, Any]:
+    """Texts for both arms: drawn by M^gamma, and uniformly, to the same budget of speech."""
+    progress(0, 2, "drawing texts")
+    probes = [ClusterProbe(**row) for row in read_json(run.path("probe.json"))]
+    labels = {row["id"]: row["cluster"] for row in read_jsonl(run.path("clusters", "labels.jsonl"))}
+    spoken = [*read_cuts(run.path("spoken", "heldout")), *read_cuts(run.path("spoken", "probe"))]
+    pace = sum(cut.duration for cut in spoken) / sum(len(text_of(cut)) for cut in spoken)
+    budget_s = run.recipe.stage_two.budget_frac * float(run_report(run, "stage_one")["human_s"])
+    report: dict[str, Any] = {"budget_s": budget_s}
+    for arm, gamma in zip(ARMS, (run.recipe.stage_two.gamma, 0.0), strict=True):
+        chosen = select(read_texts(_texts(run, "pool")), labels, probes, gamma, budget_s, pace, run.recipe.seed)
+        write_texts(run.path("selected", f"{arm}.jsonl"), chosen.texts)
+        report[arm] = {"num_texts": len(chosen.texts), "per_cluster": chosen.per_cluster, "target": chosen.target}
+        report[arm]["exhausted_clusters"] = chosen.exhausted_clusters
+    progress(2, 2)
+    return report
+
+
+def run_synthesize(run: Run, progress: Progress) -> dict[str, Any]:
+    """The selected texts of both arms, spoken, aligned and encoded."""
+    return _speak_and_encode(run, {arm: read_texts(run.path("selected", f"{arm}.jsonl")) for arm in ARMS}, [], progress)
+
+
+def stage_two_step(arm: str) -> Any:
+    """The work of Stage II for one arm."""
+
+    def work(run: Run, progress: Progress) -> dict[str, Any]:
+        human = [u for u in _utterances(run, "aligned") if u.id not in _held_out_human(run)]
+        selected = _utterances(run, f"spoken/{arm}")
+        mix = read_texts(_texts(run, "mix"))
+        rejected = stage_two(run.recipe, run.path("stage_one"), human, selected, mix, run.path(arm), progress)
+        return {"rejected": _reasons(f"{arm} sequences", rejected)}
+
+    return work
+
+
+# --- measuring -----------------------------------------------------------------------------------------------------
+
+
+def measure_step(*arms: str) -> Any:
+    """The work of measuring some arms; an arm that is measured is not measured again after an interruption."""
+
+    def work(run: Run, progress: Progress) -> dict[str, Any]:
+        held_out, items = _held_out(run)
+        for arm in arms:
+            path = run.path("measured", f"{arm}.json")
+            if path.is_file():
+                continue
+            torch.set_num_threads(run.recipe.threads)
+            student = SpeechLM.from_pretrained(_model_of(run, arm))
+            builder = _builder(run, student)
+
+            def tell(done: int, total: int, note: str, arm: str = arm) -> None:
+                progress(done, total, f"{arm}: {note}")
+
+            teacher = teacher_for(student)
+            rows = measure_arm(
+                student, teacher, builder, held_out, run.recipe.measure.batch_documents, run.recipe.seed, tell
+            )
+            if arm == "untrained":
+                _measure_text_llm(run, student, builder, items)
+            write_json(path, rows.as_json())
+        return {}
+
+    return work
+
+
+def _measure_text_llm(run: Run, student: SpeechLM, builder: SequenceBuilder, items: Sequence[DefinitionItem]) -> None:
+    """The topline (the text LLM reads) and the cascade (it reads what the ASR heard)."""
+    heard = read_json(run.path("spoken", "heldout", "transcripts.json"))
+    with student.as_text_llm():
+        topline = read_task(student, builder, items, [item.definition for item in items])
+        cascade = read_task(student, builder, items, [heard[item.id] for item in items])
+    write_json(run.path("measured", "text_llm.json"), {"topline": topline, "cascade": cascade})
+
+
+def write_results(run: Run, progress: Progress) -> dict[str, Any]:
+    """results.json and report.html from what was measured."""
+    progress(0, 2, "results.json")
+    order = ("untrained", "stage_one", *ARMS)
+    rows = {
+        arm: ArmRows.from_json(read_json(run.path("measured", f"{arm}.json")))
+        for arm in order
+        if run.path("measured", f"{arm}.json").is_file()
+    }
+    results = assemble(run.recipe, run.folder, rows, reports(run, STEPS), wall_s(run, STEPS))
+    write_json(run.path("results.json"), results)
+    progress(1, 2, "report.html")
+    write_report(run.path("results.json"), run.path("report.html"))
+    progress(2, 2)
+    return {}
+
+
+# --- helpers of the steps ------------------------------------------------------------------------------------------
+
+
+def run_report(run: Run, step: str) -> dict[str, Any]:
+    """What a finished step reported."""
+    return reports(run, STEPS)[step]
+
+
+def counts(where: str, reasons: Counter[str]) -> list[dict[str, Any]]:
+    """Rejections as results.json lists them."""
+    return [{"where": where, "reason": reason, "count": count} for reason, count in sorted(reasons.items())]
+
+
+def _reasons(where: str, rejected: Iterable[Rejected]) -> list[dict[str, Any]]:
+    return counts(where, Counter(re.sub(r"^utterance '[^']*': |\d+(\.\d+)?", "", r.reason).strip() for r in rejected))
+
+
+def _align_folder(run: Run, folder_: Path, out: Path, progress: Progress) -> dict[str, Any]:
+    cuts = read_cuts(folder_)
+
+    def tell(done: int, total: int) -> None:
+        progress(done, total, f"aligning {folder_.name} speech")
+
+    done, rejected, report = align_cuts(cuts, _recognizer(run.recipe), tell)
+    earlier = [Rejected(**row) for row in read_jsonl(folder_ / "rejected.jsonl")]
+    known = {row.id for row in earlier}
+    write_prepared(out, done, [*earlier, *(r for r in rejected if r.id not in known)], read_info(folder_))
+    return report | {"rejected": _reasons(f"alignment of {folder_.name}", rejected)}
+
+
+def _speak_and_encode(
+    run: Run, texts: dict[str, list[Text]], also_encode: Sequence[str], progress: Progress
+) -> dict[str, Any]:
+    encoder = load_encoder(run.recipe.model.encoder, run.recipe.threads)
+    report: dict[str, Any] = {"seconds": {}, "rejected": []}
+    for name, part in texts.items():
+
+        def tell(done: int, total: int, what: str = "speaking", name: str = name) -> None:
+            progress(done, total, f"{what} {name}")
+
+        out = run.path("spoken", name)
+        synthesize(part, run.recipe.voice, out, run.recipe.threads, tell, run.path("spoken", "audio"))
+        unspoken = Counter(row["reason"] for row in read_jsonl(out / "rejected.jsonl"))
+        report["rejected"] += counts(f"synthesis of {name}", unspoken)
+        report["rejected"] += _align_folder(run, out, out, progress)["rejected"]
+        encode_cuts(out, encoder, lambda d, t, tell=tell: tell(d, t, "encoding"), run.path("features"))  # type: ignore[misc]
+        report["seconds"][name] = sum(cut.duration for cut in read_cuts(out))
+    for name in also_encode:
+        encode_cuts(run.path(name), encoder, lambda d, t, n=name: progress(d, t, f"encoding {n}"), run.path("features"))  # type: ignore[misc]
+    return report
+
+
+def _recognizer(recipe: Recipe) -> Recognizer:
+    return Recognizer(resolve(recipe.asr), recipe.threads)
+
+
+def _texts(run: Run, name: str) -> Path:
+    return run.path("texts", f"{name}.jsonl")
+
+
+def _utterances(run: Run, where: str) -> list[Utterance]:
+    return load_utterances(run.path(where), _encoder_name(run), run.path("features"))
+
+
+def _encoder_name(run: Run) -> str:
+    return run.recipe.model.encoder
+
+
+def _held_out_human(run: Run) -> set[str]:
+    return set(read_json(run.path("human_split.json"))["heldout"])
+
+
+def _held_out(run: Run) -> tuple[HeldOut, list[DefinitionItem]]:
+    broad = _utterances(run, "spoken/heldout")
+    spoken = {utterance.id for utterance in broad}
+    texts = [text for text in read_texts(_texts(run, "heldout")) if text.id in spoken]
+    items = definition_items(texts, run.recipe.measure.task_items, run.recipe.seed)
+    human = [u for u in _utterances(run, "aligned") if u.id in _held_out_human(run)]
+    return HeldOut(broad, human, items), items
+
+
+def _builder(run: Run, student: SpeechLM) -> SequenceBuilder:
+    return SequenceBuilder.of(student, load_tokenizer(run.recipe.model.llm), run.recipe.sequence, run.recipe.seed)
+
+
+def _model_of(run: Run, arm: str) -> Path:
+    return run.path("stage_one", "untrained") if arm == "untrained" else run.path(arm, "model")
+
+
+MODEL = ("model", "sequence")
+STEPS: tuple[Step, ...] = (
+    Step(
+        "prepare",
+        "human speech with transcripts, and broad texts split into mix, pool, probe and held-out",
+        ("data", "stage_two.num_clusters", "stage_two.probe_texts"),
+        (),
+        ("human", "texts"),
+        15,
+        prepare,
+    ),
+    Step(
+        "align",
+        "when each word of the human speech is spoken (the ASR, forced onto the transcript)",
+        ("asr", "data", "sequence.min_words"),
+        ("prepare",),
+        ("aligned", "human_split.json"),
+        45,
+        align,
+    ),
+    Step(
+        "cluster",
+        "what the broad texts are about: embeddings and balanced k-means",
+        ("embedder", "stage_two.num_clusters", "stage_two.probe_texts"),
+        ("prepare",),
+        ("clusters",),
+        25,
+        cluster_pool,
+    ),
+    Step(
+        "speak",
+        "held-out and probe texts spoken by the voice; the frozen encoder hears everything once",
+        ("asr", "voice", "model.encoder"),
+        ("align", "cluster"),
+        ("spoken/heldout", "spoken/probe", "features"),
+        130,
+        speak,
+    ),
+    Step(
+        "stage_one",
+        "Stage I: distillation from the text LLM on human speech, after a word-aligned warm start",
+        (*MODEL, "stage_one"),
+        ("speak",),
+        ("stage_one",),
+        150,
+        run_stage_one,
+    ),
+    Step(
+        "measure_one",
+        "M, F, hearing and the task for the untrained and the Stage I model",
+        (*MODEL, "measure"),
+        ("stage_one",),
+        ("measured/untrained.json", "measured/stage_one.json", "measured/text_llm.json"),
+        110,
+        measure_step("untrained", "stage_one"),
+    ),
+    Step(
+        "probe",
+        "Stage II: in which clusters does the Stage I model mishear?",
+        ("stage_two.max_cer", "measure.batch_documents"),
+        ("stage_one",),
+        ("probe.json",),
+        15,
+        run_probe,
+    ),
+    Step(
+        "select",
+        "texts drawn by misalignment^gamma, and uniformly as the control",
+        ("stage_two.gamma", "stage_two.budget_frac"),
+        ("probe",),
+        ("selected",),
+        1,
+        run_select,
+    ),
+    Step(
+        "synthesize",
+        "the selected texts of both arms, spoken, aligned and encoded",
+        ("voice", "asr"),
+        ("select",),
+        ("spoken/stage_two", "spoken/stage_two_uniform"),
+        150,
+        run_synthesize,
+    ),
+    Step(
+        "stage_two",
+        "distillation goes on, on natural speech, selected speech and text",
+        ("stage_two",),
+        ("synthesize",),
+        ("stage_two",),
+        110,
+        stage_two_step("stage_two"),
+    ),
+    Step(
+        "stage_two_uniform",
+        "the control arm: same budget, same steps, uniform selection (gamma = 0)",
+        ("stage_two",),
+        ("synthesize",),
+        ("stage_two_uniform",),
+        110,
+        stage_two_step("stage_two_uniform"),
+    ),
+    Step(
+        "measure_two",
+        "M, F, hearing and the task for both Stage II models",
+        (*MODEL, "measure"),
+        ("stage_two", "stage_two_uniform"),
+        ("measured/stage_two.json", "measured/stage_two_uniform.json"),
+        110,
+        measure_step("stage_two", "stage_two_uniform"),
+    ),
+    Step(
+        "report",
+        "results.json and report.html",
+        ("name", "measure"),
+        ("measure_one", "measure_two"),
+        ("results.json", "report.html"),
+        5,
+        write_results,
+    ),
+)
+
+
+def model_in(path: Path) -> Path:
+    """The best model of a run folder (Stage II, else Stage I), or the path itself if it is a model folder."""
+    for candidate in (path / "stage_two" / "model", path / "stage_one" / "model"):
+        if (candidate / "config.json").is_file() and not (path / "config.json").is_file():
+            return candidate
+    return path

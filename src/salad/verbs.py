@@ -1,0 +1,162 @@
+"""What the verbs that take folders do, over the same functions as the steps of a run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salad.distill.teacher import teacher_for
+from salad.errors import CheckpointError, DataError, RecipeError
+from salad.files import read_json, read_jsonl
+from salad.interleave.utterances import SequenceBuilder, feature_lookup, load_utterances
+from salad.measure.misalignment import forgetting_by_item, hearing, misalignment_by_item, per_token
+from salad.model.llm import document_mark, load_tokenizer
+from salad.model.processor import SPEECH_TOKEN, SpeechLMProcessor
+from salad.model.speech_lm import SpeechLM
+from salad.recipe import Recipe, parse_recipe
+from salad.select.probe import ClusterProbe
+from salad.select.sampling import Selection
+from salad.speech.audio import load_audio
+from salad.speech.prepared import read_cuts, read_info, text_of
+from salad.stage_two import probe as probe_model
+from salad.stage_two import select as select_from
+from salad.synthesize.quality import character_error_rate
+from salad.texts.text import read_texts
+
+BOOTSTRAP = 2000
+
+
+def model_folder(path: Path) -> Path:
+    """A model folder, or the best model of a run folder (Stage II, else Stage I).
+
+    Raises:
+        CheckpointError: neither.
+    """
+    for candidate in (path, path / "stage_two" / "model", path / "stage_one" / "model"):
+        if (candidate / "salad.json").is_file():
+            return candidate
+    raise CheckpointError(f"{path} is neither a speech LLM's folder nor a run that has come to a model.")
+
+
+def recipe_of(model: Path) -> Recipe:
+    """The recipe that made a model."""
+    return parse_recipe(read_json(model / "salad.json")["recipe"], str(model / "salad.json"))
+
+
+def measure_folder(
+    model: Path, speech: Path, policy: str | None, limit: int | None, seed: int, threads: int
+) -> dict[str, Any]:
+    """F, M and hearing of a model on a prepared, aligned and encoded folder, with what M may be compared within.
+
+    Raises:
+        DataError: no utterance the policy can use.
+    """
+    torch.set_num_threads(threads)
+    model = model_folder(model)
+    recipe = recipe_of(model)
+    settings = recipe.sequence
+    if policy is not None:
+        tree = recipe.model_dump(mode="json")
+        tree["sequence"]["policy"] = policy
+        settings = parse_recipe(tree, f"--policy {policy}").sequence
+    student = SpeechLM.from_pretrained(model)
+    teacher = teacher_for(student)
+    builder = SequenceBuilder.of(student, load_tokenizer(student.config.llm), settings, seed)
+    usable, rejected = builder.usable(load_utterances(speech, student.config.encoder))
+    usable = usable[:limit]
+    if len(usable) < 2:
+        raise DataError(f"{speech}: {len(usable)} utterances can be measured under {settings.policy}; 2 are needed.")
+    sequences = [builder.mixed(utterance) for utterance in usable]
+    texts = [builder.text(utterance.id, utterance.text) for utterance in usable]
+    batch = recipe.measure.batch_documents
+    rows = misalignment_by_item(student, sequences, feature_lookup(usable), batch, seed)
+    heard = hearing(rows, seed, "verb", BOOTSTRAP)
+    forgotten = forgetting_by_item(teacher, student, texts, batch)
+    return {
+        "model": str(model),
+        "speech": str(speech),
+        "corpus": read_info(speech).get("corpus", "unknown"),
+        "policy": settings.policy,
+        "seed": seed,
+        "misalignment_nats": per_token(rows.heard, seed, "verb", BOOTSTRAP).as_json(),
+        "misalignment_swapped_nats": per_token(rows.swapped, seed, "verb", BOOTSTRAP).as_json(),
+        "hearing_nats": heard.as_json(),
+        "forgetting_nats": per_token(forgotten, seed, "verb", BOOTSTRAP).as_json(),
+        "hears": heard.low > 0,
+        "not_measured": len(rejected),
+    }
+
+
+def probe_folder(
+    model: Path, clusters: Path, speech: Path, max_cer: float, threads: int
+) -> list[dict[str, float | int | str | None]]:
+    """M(c) from spoken texts of a clustered corpus; texts without a cluster are an error.
+
+    Raises:
+        DataError: a spoken text is in no cluster.
+    """
+    model = model_folder(model)
+    names = read_json(clusters / "clusters.json")["names"]
+    cluster_of = {row["id"]: int(row["cluster"]) for row in read_jsonl(clusters / "labels.jsonl")}
+    tree = recipe_of(model).model_dump(mode="json")
+    tree["threads"] = threads
+    tree["stage_two"] |= {"num_clusters": len(names), "max_cer": max_cer}
+    cuts = read_cuts(speech)
+    unknown = [cut.id for cut in cuts if cut.id not in cluster_of]
+    if unknown:
+        raise DataError(f"{speech}: {len(unknown)} utterances are in no cluster of {clusters} (e.g. {unknown[0]!r}).")
+    recipe = parse_recipe(tree, str(model))
+    heard_path = speech / "transcripts.json"
+    heard = read_json(heard_path) if heard_path.is_file() else {}
+    cers = {cut.id: character_error_rate(text_of(cut), heard[cut.id]) for cut in cuts if cut.id in heard}
+    utterances = load_utterances(speech, recipe.model.encoder)
+    entries, _ = probe_model(model, utterances, cluster_of, cers, recipe)
+    return [entry.as_json() | {"name": names[entry.cluster]} for entry in entries]
+
+
+def select_folder(
+    texts: Path, clusters: Path, probes: Path, gamma: float, budget_s: float, pace: float, seed: int
+) -> Selection:
+    """Texts drawn by misalignment^gamma from a clustered and probed corpus."""
+    labels = {row["id"]: int(row["cluster"]) for row in read_jsonl(clusters / "labels.jsonl")}
+    fields = ClusterProbe.__dataclass_fields__
+    entries = [ClusterProbe(**{k: row[k] for k in fields}) for row in read_json(probes / "probe.json")]
+    return select_from(read_texts(texts), labels, entries, gamma, budget_s, pace, seed)
+
+
+def hours(budget: str) -> float:
+    """Hours in '0.5h', '30m' or '90s'.
+
+    Raises:
+        RecipeError: anything else.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hms])\s*", budget)
+    if match is None or float(match[1]) == 0:
+        raise RecipeError(f"--budget {budget}: write hours, minutes or seconds of speech, e.g. 0.5h, 30m, 90s.")
+    return float(match[1]) / {"h": 1, "m": 60, "s": 3600}[match[2]]
+
+
+def answer(model: Path, audio: Path, prompt: str, max_tokens: int, sample: bool, seed: int, continue_text: bool) -> str:
+    """What the model says to a spoken question; a base LLM (or `continue_text`) continues what was said."""
+    model = model_folder(model)
+    samples, rate_hz = load_audio(audio)
+    student: Any = SpeechLM.from_pretrained(model)  # Any: transformers types generate's self as its own classes
+    processor = SpeechLMProcessor.from_pretrained(model)
+    tokenizer = processor.tokenizer
+    after = f" {prompt}" if prompt else ""
+    if tokenizer.chat_template and not continue_text:
+        turn = [{"role": "user", "content": f"{SPEECH_TOKEN}{after}"}]
+        text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    else:
+        text = f"{tokenizer.convert_ids_to_tokens(document_mark(tokenizer))}{SPEECH_TOKEN}{after}"
+    inputs = processor(text, samples, sampling_rate=rate_hz)
+    torch.manual_seed(seed)
+    sampling = {"do_sample": True, "top_k": 250, "temperature": 0.7} if sample else {"do_sample": False}
+    generated = student.generate(
+        **inputs, max_new_tokens=max_tokens, pad_token_id=tokenizer.pad_token_id or document_mark(tokenizer), **sampling
+    )
+    new = generated[0, inputs["input_ids"].shape[1] :]
+    return str(tokenizer.decode(new, skip_special_tokens=True)).strip()
