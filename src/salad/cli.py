@@ -80,6 +80,7 @@ def run(
     loaded = load_recipe(recipe, tuple(settings))
     display = RunDisplay(loaded.name)
     display.introduce(recipe)
+    _quiet()
     from salad.results import deviations
     from salad.run import Run, execute
     from salad.steps import STEPS
@@ -254,6 +255,7 @@ def cluster(
     from salad.select.naming import cluster_names
     from salad.texts.text import read_texts
 
+    _quiet()
     corpus = read_texts(texts)
     if k > len(corpus):
         raise RecipeError(f"--k {k}: {texts} holds {len(corpus)} texts; ask for at most as many clusters.")
@@ -287,6 +289,7 @@ def probe(
     from salad.files import write_json
     from salad.verbs import probe_folder
 
+    _quiet()
     rows = probe_folder(model, clusters, speech, max_cer, threads)
     write_json(out / "probe.json", rows)
     _print_result(rows, as_json)
@@ -339,12 +342,11 @@ def measure(
     """Measure misalignment, forgetting and hearing of a model on spoken texts."""
     from salad.verbs import measure_folder
 
+    _quiet()
     result = measure_folder(model, speech, policy, limit, seed, threads)
     _print_result(result, as_json)
     if not result["hears"] and not deaf_ok:
-        _stop(
-            "THIS MODEL DOES NOT HEAR: another utterance's audio serves it as well as the right one. (--deaf-ok: exit 0)"
-        )
+        _stop("THIS MODEL DOES NOT HEAR: other audio serves it as well as its own (--deaf-ok: exit 0).")
 
 
 @app.command()
@@ -363,6 +365,7 @@ def ask(
     """Answer a spoken question (instruct LLM), or continue what was said (base LLM)."""
     from salad.verbs import answer
 
+    _quiet()
     text = answer(model, audio, prompt, max_tokens, sample, seed, continue_text)
     if as_json:
         return _print_json({"answer": text})
@@ -399,6 +402,13 @@ def assets(
 
 def _run_folder(name: str, out: Path | None) -> Path:
     return out if out is not None else Path("runs") / name
+
+
+def _quiet() -> None:
+    """No progress bars of the libraries between ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _plain(value: Any) -> Any:

@@ -52,8 +52,8 @@ class Step:
     """One step: what it is for, what it depends on, what it writes, and the work.
 
     `settings` are recipe keys (dotted) it reads; `needs` are steps whose results it reads; `outputs` are the files
-    and folders in the run folder that it owns; `share` is its rough share of a run's time, for the estimate of what is left.
-    The work returns what it has to report, as JSON.
+    and folders in the run folder that it owns; `share` is the seconds it takes in the demo on two CPU cores, for the
+    estimate of what is left. The work returns what it has to report, as JSON.
     """
 
     name: str

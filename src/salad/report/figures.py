@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from salad.report.results import Arm, Cluster, Estimate, Results
 from salad.report.svg import ARM_COLOURS, INK, drawing_style, inline_svg
@@ -13,11 +13,13 @@ from salad.report.table import ARM_TITLES, nats, nats_estimate, percent, percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 DASHES = {"untrained": ":", "stage_one": "-", "stage_two": "-", "stage_two_uniform": "--"}
 MARKERS = {"untrained": "X", "stage_one": "o", "stage_two": "s", "stage_two_uniform": "D"}
 WIDTH_IN = 4.7  # 451 px: a phone's 360 shrink the 10 pt letters to 10.6 px, which can still be read
 ROW_IN = 0.3
+ABOVE: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 2}  # where a legend stands
 MAX_CLUSTERS = 32  # as many rows as still fit a page; the table has them all
 MAX_LABEL = 26
 
@@ -105,11 +107,10 @@ def _accuracy(results: Results) -> Drawing | None:
     lines += [("chance", results.task.chance, ":")]
     for label, frac, dash in lines:
         axes.axvline(100 * frac, color=INK, linestyle=dash, linewidth=1.4, label=f"{label} {percent(frac)}")
-    axes.bar(0, 0, color="none", edgecolor=INK, label="text")
-    axes.bar(0, 0, color=INK, alpha=0.75, label="speech")
     axes.set_xlim(0, 100)
     axes.set_xlabel("right answers, %")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncols=2)
+    swatches = [_swatch("text", INK, filled=False), _swatch("speech", INK, filled=True)]
+    axes.legend(handles=[*axes.get_legend_handles_labels()[0], *swatches], **ABOVE)
     caption = f"Accuracy on the task {results.task.name}, with 95 % intervals."
     told = "; ".join(
         f"{ARM_TITLES[arm.name]} text {percent_estimate(task.text)}, speech {percent_estimate(task.speech)}"
@@ -202,18 +203,21 @@ def _cluster_shares(results: Results) -> Drawing | None:
         return None
     selected = sum(c.selected for c in results.clusters) or 1
     uniform = sum(c.selected_uniform for c in results.clusters) or 1
+    chosen, control = ARM_COLOURS["stage_two"], ARM_COLOURS["stage_two_uniform"]
     figure, axes = _rows([_cluster_label(c) for c in clusters], legend=True, row_in=0.38, legend_rows=2)
     for y, c in enumerate(clusters):
-        colours = ARM_COLOURS["stage_two"], ARM_COLOURS["stage_two_uniform"]
-        axes.barh(y - 0.19, 100 * c.selected / selected, 0.34, color=colours[0])
-        axes.barh(y + 0.19, 100 * c.selected_uniform / uniform, 0.34, color="none", edgecolor=colours[1], linewidth=1.4)
-        axes.plot([100 * c.target], [y - 0.19], "|", color=INK, markersize=10, markeredgewidth=1.8)
-    axes.barh(0, 0, color=ARM_COLOURS["stage_two"], label="drawn by M(c)^γ")
-    axes.barh(0, 0, color="none", edgecolor=ARM_COLOURS["stage_two_uniform"], linewidth=1.4, label="drawn uniformly")
+        if c.selected:
+            axes.barh(y - 0.19, 100 * c.selected / selected, 0.34, color=chosen)
+        if c.selected_uniform:
+            share = 100 * c.selected_uniform / uniform
+            axes.barh(y + 0.19, share, 0.34, color="none", edgecolor=control, linewidth=1.4)
+        if c.target:
+            axes.plot([100 * c.target], [y - 0.19], "|", color=INK, markersize=10, markeredgewidth=1.8)
     axes.plot([], [], "|", color=INK, markersize=10, markeredgewidth=1.8, label="target of M(c)^γ")
     axes.set_xlabel("share of the texts, %")
     axes.set_xlim(left=0)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    swatches = [_swatch("drawn by M(c)^γ", chosen, filled=True), _swatch("drawn uniformly", control, filled=False)]
+    axes.legend(handles=[*swatches, *axes.get_legend_handles_labels()[0]], **ABOVE)
     caption = f"Where Stage II's synthetic speech comes from.{_of_all(results)}"
     told = "; ".join(
         f"{_cluster_label(c)} {percent(c.selected / selected)} by M(c)^γ, "
@@ -248,7 +252,8 @@ def _rows(
     figure, axes = _figure(height)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=8)  # room for half a mark at 0
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(visible=False, axis="y")
     return figure, axes
 
@@ -270,7 +275,16 @@ def _panels(num: int, height_in: float | None = None) -> tuple[Figure, list[Axes
 def _interval(axes: Axes, y: float, estimate: Estimate, colour: str, marker: str, filled: bool) -> None:
     axes.hlines(y, estimate.low, estimate.high, color=colour, linewidth=2)
     face = colour if filled else "none"
-    axes.plot([estimate.value], [y], marker, color=colour, markerfacecolor=face, markersize=7, markeredgewidth=1.6)
+    axes.plot(
+        [estimate.value],
+        [y],
+        marker,
+        color=colour,
+        markerfacecolor=face,
+        markersize=7,
+        markeredgewidth=1.6,
+        clip_on=False,  # a mark at 0 stands on the axis, whole
+    )
 
 
 def _line(axes: Axes, arm: Arm, steps: list[int], values: list[float]) -> None:
@@ -291,7 +305,13 @@ def _legend(axes: Axes, entries: Sequence[tuple[str, str, bool]]) -> None:
     for label, marker, filled in entries:
         face = INK if filled else "none"
         axes.plot([], [], marker, color=INK, markerfacecolor=face, markeredgewidth=1.6, label=label)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    axes.legend(**ABOVE)
+
+
+def _swatch(label: str, colour: str, filled: bool) -> Patch:
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=colour if filled else "none", edgecolor=colour, linewidth=1.4, label=label)
 
 
 def _arm_legend(axes: Axes, num: int) -> None:

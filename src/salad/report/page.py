@@ -69,7 +69,7 @@ def _environment() -> Environment:
         difference=table.difference,
         whole=_whole,
     )
-    environment.globals.update(arm_titles=table.ARM_TITLES)
+    environment.globals.update(arm_titles=table.ARM_TITLES, metric_titles=table.METRIC_TITLES)
     return environment
 
 

@@ -56,6 +56,7 @@ STYLE: dict[Any, Any] = {  # Any: matplotlib types the keys as a Literal of them
     "legend.frameon": False,
     "legend.fontsize": 9,
     "legend.columnspacing": 1.2,
+    "legend.handlelength": 2.6,  # a whole dash
     "legend.labelcolor": INK,
 }
 

@@ -10,6 +10,12 @@ ARM_TITLES = {
     "stage_two": "Stage II",
     "stage_two_uniform": "Stage II, uniform",
 }
+METRIC_TITLES = {
+    "misalignment_nats": "misalignment M",
+    "misalignment_human_nats": "misalignment M, human speech",
+    "hearing_nats": "hearing",
+    "forgetting_nats": "forgetting F",
+}
 NOTHING = "–"
 HEADERS = (
     "arm",

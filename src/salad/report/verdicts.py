@@ -66,7 +66,7 @@ def _stage(results: Results, name: str, before_name: str | None) -> Verdict | No
         sentences.append(f"M is {nats_estimate(arm.misalignment_nats)} nats; the stages are held against it.")
         if arm.hears:
             return Verdict("Untrained", "unsure", "Hears before any training: look into it", sentences)
-        return Verdict("Untrained", "plain", "Does not hear, as it should be before any training", sentences)
+        return Verdict("Untrained", "plain", "Does not hear, as expected before any training", sentences)
     moved: Tone = "plain"
     headline = "Hears" if arm.hears else "Does not hear"
     if before is not None:
@@ -106,7 +106,8 @@ def _change(results: Results, arm: Arm, before: Arm) -> tuple[Tone, str, str]:
 
 def _selection(results: Results) -> Verdict | None:
     """Is selecting by M(c)^gamma better than uniform? By the paired comparison alone."""
-    if results.arm("stage_two") is None:
+    arms = [arm for arm in results.arms if arm.name in ("stage_two", "stage_two_uniform")]
+    if not any(arm.name == "stage_two" for arm in arms):
         return None
     stage = "Selection by M(c)^γ"
     paired = _paired(results, "stage_two", "stage_two_uniform")
@@ -116,6 +117,9 @@ def _selection(results: Results) -> Verdict | None:
         f"M of the uniform control minus M of Stage II, paired by document: {nats_estimate(paired)} nats "
         f"(n = {paired.n}; above 0: selection is better)."
     )
+    deaf = [ARM_TITLES[arm.name] for arm in arms if not arm.hears]
+    if deaf:
+        return Verdict(stage, "unsure", f"Can't be judged: {' and '.join(deaf)} can't hear", [numbers])
     if _side(paired) > 0:
         return Verdict(stage, "good", "Better than uniform selection", [numbers])
     if _side(paired) < 0:

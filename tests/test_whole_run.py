@@ -1,0 +1,159 @@
+"""The whole of the method on real small models and real speech, as its user runs it: through the command line.
+
+Second tier (`slow`): a few minutes. A cut of the demo's recipe, with its own human speech, texts, voice, encoder and LLM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from salad.speech.corpora import debian_prompts
+from salad.speech.prepared import read_cuts, text_of
+
+REPO = Path(__file__).parents[1]
+SMALL = {
+    "data.heldout_human": 6,
+    "data.heldout_texts": 10,
+    "data.mix_texts": 40,
+    "data.pool_texts": 120,
+    "stage_one.steps": 3,
+    "stage_one.batch_sequences": 4,
+    "stage_one.checkpoint_every": 1,
+    "stage_one.warm_start.steps": 6,
+    "stage_one.warmup_steps": 1,
+    "stage_two.steps": 2,
+    "stage_two.batch_sequences": 4,
+    "stage_two.checkpoint_every": 1,
+    "stage_two.num_clusters": 3,
+    "stage_two.probe_texts": 2,
+    "stage_two.budget_frac": 0.2,
+    "stage_two.warm_start.steps": 4,
+    "measure.num_bootstrap": 200,
+    "measure.task_items": 5,
+}
+NOT_COMPARED = {"wall_s", "command"}
+
+pytestmark = [pytest.mark.slow, pytest.mark.assets]
+
+
+@pytest.fixture(scope="module")
+def human(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 60 prompts as a user would bring it: audio files and a manifest."""
+    prepared = tmp_path_factory.mktemp("prompts")
+    debian_prompts.prepare(prepared)
+    long_enough = [cut for cut in read_cuts(prepared) if len(text_of(cut).split()) >= 5 and cut.duration < 8]
+    rows = [
+        {"id": cut.id, "audio": cut.recording.sources[0].source, "text": text_of(cut)} for cut in long_enough[:60]
+    ]
+    (prepared / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return prepared
+
+
+def command(human: Path, out: Path, *more: str) -> list[str]:
+    sets = [f"--set={key}={value}" for key, value in {**SMALL, "data.human": str(human)}.items()]
+    return [sys.executable, "-m", "salad", "run", str(REPO / "recipes/demo.yaml"), "--out", str(out), *sets, *more]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1"}
+
+
+def numbers(run: Path) -> dict[str, Any]:
+    results = json.loads((run / "results.json").read_text())
+    for arm in results["arms"]:
+        for point in arm["curve"]:
+            del point["seconds"]
+    return {key: value for key, value in results.items() if key not in NOT_COMPARED}
+
+
+@pytest.fixture(scope="module")
+def finished(human: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    done = subprocess.run(command(human, out), env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return out
+
+
+def test_results_have_what_the_schema_promises(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert [arm["name"] for arm in results["arms"]] == ["untrained", "stage_one", "stage_two", "stage_two_uniform"]
+    for arm in results["arms"]:
+        for key in (
+            "misalignment_nats",
+            "misalignment_swapped_nats",
+            "hearing_nats",
+            "misalignment_human_nats",
+            "forgetting_nats",
+        ):
+            estimate = arm[key]
+            assert estimate["low"] <= estimate["value"] <= estimate["high"], (arm["name"], key)
+            assert estimate["n"] > 0
+        assert set(arm["task"]) == {"text", "speech"}
+    untrained = results["arms"][0]
+    assert untrained["forgetting_nats"]["value"] == pytest.approx(0.0, abs=1e-6)
+    assert untrained["task"]["text"] == results["topline"]
+    assert results["arms"][2]["forgetting_nats"]["value"] > 0
+    assert results["speech"]["human_s"] > 60
+    assert results["speech"]["synthetic_s"] > 10
+    assert sum(cluster["selected"] for cluster in results["clusters"]) > 0
+    assert set(results["wall_s"]) >= {"prepare", "align", "stage_one", "probe", "stage_two"}
+    assert "salad" in (finished / "report.html").read_text()
+
+
+def test_a_finished_run_has_nothing_to_do(finished: Path, human: Path) -> None:
+    before = (finished / "results.json").stat().st_mtime_ns
+    again = subprocess.run(command(human, finished), env=environment(), capture_output=True, text=True, check=True)
+    assert "[1/13]" not in again.stdout
+    assert (finished / "results.json").stat().st_mtime_ns == before
+
+
+def test_the_report_step_alone(finished: Path, human: Path) -> None:
+    (finished / "report.html").unlink()
+    subprocess.run(command(human, finished, "--only", "report"), env=environment(), check=True, capture_output=True)
+    assert (finished / "report.html").is_file()
+
+
+def test_measure_and_ask_on_the_run(finished: Path) -> None:
+    speech = finished / "spoken" / "heldout"
+    subprocess.run([sys.executable, "-m", "salad", "encode", str(speech)], env=environment(), check=True)
+    measure = [sys.executable, "-m", "salad", "measure", str(finished), "--speech", str(speech), "--json", "--deaf-ok"]
+    result = json.loads(subprocess.run(measure, env=environment(), check=True, capture_output=True).stdout)
+    arm = json.loads((finished / "results.json").read_text())["arms"][2]
+    assert result["misalignment_nats"]["value"] == pytest.approx(arm["misalignment_nats"]["value"], abs=1e-4)
+    assert result["forgetting_nats"]["value"] == pytest.approx(arm["forgetting_nats"]["value"], abs=1e-4)
+    audio = read_cuts(speech)[0].recording.sources[0].source
+    ask = [sys.executable, "-m", "salad", "ask", str(finished), audio, "--max-tokens", "5", "--json"]
+    assert "answer" in json.loads(subprocess.run(ask, env=environment(), check=True, capture_output=True).stdout)
+
+
+@pytest.mark.kill
+def test_killed_at_random_moments_it_ends_with_the_same_numbers(finished: Path, human: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    moments = random.Random(7)
+    kills = 0
+    while kills < 8:
+        process = subprocess.Popen(
+            command(human, out), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + moments.uniform(8, 20)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    last = subprocess.run(command(human, out), env=environment(), capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr[-3000:]
+    assert kills > 0
+    assert numbers(out) == numbers(finished)
