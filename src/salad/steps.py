@@ -148,16 +148,15 @@ def speak(run: Run, progress: Progress) -> dict[str, Any]:
     """The held-out and probe texts, spoken by the voice, aligned and encoded; so is the human speech."""
     texts = {"heldout": read_texts(_texts(run, "heldout")), "probe": read_texts(run.path("clusters", "probes.jsonl"))}
     report = _speak_and_encode(run, texts, ["aligned"], progress)
-    recognizer = _recognizer(run.recipe)
-    cers = {}
-    for name in texts:
-        cuts = read_cuts(run.path("spoken", name))
-        heard = transcripts(cuts, recognizer, lambda d, t, n=name: progress(d, t, f"recognizing {n} speech"))  # type: ignore[misc]
-        write_json(run.path("spoken", name, "transcripts.json"), heard)
-        cers[name] = {cut.id: character_error_rate(text_of(cut), heard[cut.id]) for cut in cuts}
-        write_json(run.path("spoken", name, "cer.json"), cers[name])
-    mean_cer = {name: sum(values.values()) / max(1, len(values)) for name, values in cers.items()}
-    return report | {"mean_cer": mean_cer}
+    cuts = read_cuts(run.path("spoken", "probe"))
+
+    def tell(done: int, total: int) -> None:
+        progress(done, total, "recognizing probe speech")
+
+    heard = transcripts(cuts, _recognizer(run.recipe), tell)
+    cer = {cut.id: character_error_rate(text_of(cut), heard[cut.id]) for cut in cuts}
+    write_json(run.path("spoken", "probe", "cer.json"), cer)
+    return report | {"mean_probe_cer": sum(cer.values()) / max(1, len(cer))}
 
 
 # --- the two stages ------------------------------------------------------------------------------------------------
@@ -257,11 +256,13 @@ def measure_step(*arms: str) -> Any:
 
 def _measure_text_llm(run: Run, student: SpeechLM, builder: SequenceBuilder, items: Sequence[DefinitionItem]) -> None:
     """The topline (the text LLM reads) and the cascade (it reads what the ASR heard)."""
-    heard = read_json(run.path("spoken", "heldout", "transcripts.json"))
+    asked = {item.id for item in items}
+    cuts = [cut for cut in read_cuts(run.path("spoken", "heldout")) if cut.id in asked]
+    heard = transcripts(cuts, _recognizer(run.recipe))
     with student.as_text_llm():
         topline = read_task(student, builder, items, [item.definition for item in items])
         cascade = read_task(student, builder, items, [heard[item.id] for item in items])
-    write_json(run.path("measured", "text_llm.json"), {"topline": topline, "cascade": cascade})
+    write_json(run.path("measured", "text_llm.json"), {"topline": topline, "cascade": cascade, "transcripts": heard})
 
 
 def write_results(run: Run, progress: Progress) -> dict[str, Any]:
@@ -420,7 +421,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "measure_one",
         "M, F, hearing and the task for the untrained and the Stage I model",
-        (*MODEL, "measure"),
+        (*MODEL, "measure", "asr"),
         ("stage_one",),
         ("measured/untrained.json", "measured/stage_one.json", "measured/text_llm.json"),
         110,
