@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,6 +22,16 @@ from salad.report.results import Results, read_results
 from salad.report.verdicts import verdicts, warnings
 
 TEMPLATE = "page.html"
+# What a reader asks first of a recipe; a key it does not have is left out.
+ASKED_FIRST = {
+    "LLM": "model.llm",
+    "speech encoder": "model.encoder",
+    "adapter": "model.adapter.kind",
+    "human speech": "data.human",
+    "broad text": "data.text",
+    "voice": "voice",
+    "γ": "stage_two.gamma",
+}
 
 
 def write_report(results: Path, out: Path) -> None:
@@ -41,6 +52,7 @@ def page(results: Results) -> str:
         .get_template(TEMPLATE)
         .render(
             results=results,
+            what_ran=_what_ran(results.recipe),
             figures=drawings(results),
             arms=table.arms_table(results),
             verdicts=verdicts(results),
@@ -52,6 +64,17 @@ def page(results: Results) -> str:
             command=results.command if isinstance(results.command, str) else shlex.join(results.command),
         )
     )
+
+
+def _what_ran(recipe: dict[str, Any]) -> dict[str, str]:
+    found = {}
+    for title, path in ASKED_FIRST.items():
+        value: Any = recipe
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            found[title] = str(value)
+    return found
 
 
 def _environment() -> Environment:

@@ -1,0 +1,396 @@
+"""The report draws full, partial and hostile results, runs nothing that stands in them, and says what numbers say."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache, reduce
+from html.parser import HTMLParser
+
+import pytest
+
+from salad.errors import DataError, MissingFileError, SaladError
+from salad.report import table
+from salad.report.page import page, write_report
+from salad.report.results import parse_results, read_results
+from salad.report.verdicts import verdicts, warnings
+
+
+def estimate(value, half=0.1, n=120):
+    return {"value": value, "low": value - half, "high": value + half, "n": n}
+
+
+def arm(name, m, hearing, f, speech, steps, warm=0):
+    return {
+        "name": name,
+        "misalignment_nats": estimate(m, 0.13),
+        "misalignment_swapped_nats": estimate(m + hearing, 0.14),
+        "hearing_nats": estimate(hearing, 0.06),
+        "misalignment_human_nats": estimate(m * 0.8, 0.3, 40),
+        "hearing_human_nats": estimate(hearing, 0.2, 40),
+        "forgetting_nats": {"value": f, "low": f * 0.9, "high": f * 1.1, "n": 120},
+        "hears": hearing > 0.06,
+        "task": {"text": estimate(0.575, 0.15, 40), "speech": estimate(speech, 0.15, 40)},
+        "curve": [
+            {
+                "step": i,
+                "kl_nats": 0.6 * m + (2.4 if name == "stage_one" else 0.4) / (1 + i / 6) + 0.1 * (i % 3),
+                "positions": 900,
+                "seconds": 2.5,
+            }
+            for i in range(steps)
+        ],
+        "warm_start": [
+            {"step": 10 * i, "loss_nats": 6 / (1 + i / 9), "right_frac": 0.6 * i / (i + 12)} for i in range(warm)
+        ],
+    }
+
+
+def cluster(number, name, m, excluded=None, num_probes=12):
+    return {
+        "cluster": number,
+        "name": name,
+        "size": 500,
+        "examples": ["any of various large edible marine gastropods", "a tool for cutting"],
+        "misalignment_nats": m,
+        "standard_error_nats": 0.12,
+        "teacher_entropy_nats": 2.9 + m / 4,
+        "mean_cer": 0.07,
+        "num_probes": num_probes,
+        "excluded": excluded,
+        "target": 0.0 if excluded else m**5 / 342,
+        "selected": 0 if excluded else round(96 * m**5 / 342),
+        "selected_uniform": 0 if excluded else 16,
+    }
+
+
+def full():
+    names = "animals plants places feelings chemistry tools people actions".split()
+    clusters = [cluster(i, f"{name}, genus, family", 2.6 - 0.13 * i) for i, name in enumerate(names)]
+    clusters[4] = cluster(4, "chemistry", 3.1, "mean character error rate 0.41 is above 0.30")
+    clusters[6] = cluster(6, "people", 0.0, "no usable probe", num_probes=0)
+    return {
+        "schema": 1,
+        "name": "demo",
+        "seed": 0,
+        "command": "salad run recipes/demo.yaml",
+        "versions": {"salad": "0.1.0", "python": "3.11.2", "torch": "2.11.0"},
+        "recipe": {
+            "name": "demo",
+            "seed": 0,
+            "voice": "piper-joe",
+            "model": {"llm": "smollm2-135m-instruct", "encoder": "whisper-tiny.en", "adapter": {"kind": "mlp"}},
+            "stage_two": {"gamma": 5.0, "num_clusters": 8},
+        },
+        "deviations": ["SmolLM2-135M-Instruct instead of Qwen2.5-3B.", "A word-aligned warm start, which is ours."],
+        "conditions": {
+            "policy": "speech_prefix",
+            "broad": {"corpus": "WordNet 3.0", "voice": "piper-joe"},
+            "human": {"corpus": "debian-prompts", "voice": "one speaker"},
+            "warm_start": True,
+        },
+        "arms": [
+            arm("untrained", 3.42, 0.01, 0.0, 0.25, 0),
+            arm("stage_one", 2.21, 0.31, 0.021, 0.325, 60, warm=40),
+            arm("stage_two", 1.93, 0.62, 0.034, 0.4, 40, warm=30),
+            arm("stage_two_uniform", 1.97, 0.58, 0.033, 0.375, 40, warm=30),
+        ],
+        "topline": estimate(0.6, 0.15, 40),
+        "cascade": estimate(0.525, 0.15, 40),
+        "task": {"name": "definition", "version": 1, "chance": 0.25},
+        "comparisons": [
+            compared("stage_one", "untrained", 1.21, 0.11),
+            compared("stage_two", "stage_one", 0.28, 0.07),
+            compared("stage_two", "stage_two_uniform", 0.04, 0.06),
+        ],
+        "clusters": clusters,
+        "speech": {
+            "human_s": 1500.0,
+            "synthetic_s": 1480.2,
+            "synthetic_uniform_s": 1475.9,
+            "heldout_s": 42.04,
+            "probe_s": 510000,
+        },
+        "rejected": [{"where": "synthesize", "reason": "the recognizer could not read it back", "count": 3}],
+        "wall_s": {"assets": 0.4, "stage-one": 212.5, "measure": 3725.0},
+    }
+
+
+def compared(better, than, value, half, metric="misalignment_nats"):
+    return {"better": better, "than": than, "metric": metric, "difference": estimate(value, half)}
+
+
+def with_arms(*names):
+    results = full()
+    results["arms"] = [a for a in results["arms"] if a["name"] in names]
+    results |= {"clusters": [], "comparisons": []}
+    return results
+
+
+HOSTILE = "<script>alert(1)</script>\"'$x$ --> ]]> &amp; \x00\x08\ud800 漢字\n$\\frac{"
+
+
+def hostile():
+    def spoil(value):
+        if isinstance(value, dict):
+            return {key: spoil(v) for key, v in value.items()}
+        if isinstance(value, list):
+            return [spoil(v) for v in value]
+        return HOSTILE if isinstance(value, str) else value
+
+    results = spoil(full())
+    for row, good in zip(results["arms"], full()["arms"], strict=True):
+        row["name"] = good["name"]  # these are not free
+    return results | {"wall_s": {HOSTILE: 1.0}, "recipe": {HOSTILE: HOSTILE}, "versions": {HOSTILE: HOSTILE}}
+
+
+@cache
+def drawn(results_of):
+    """The page of full() or hostile(), drawn once: figures take their time."""
+    return page(parse_results(results_of()))
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with their attributes, and whether they are closed in order."""
+
+    VOID = frozenset("meta link br".split())
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.wrong, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+PARTIAL = {
+    "nothing": with_arms(),
+    "untrained": with_arms("untrained"),
+    "stage one": with_arms("untrained", "stage_one"),
+}
+
+
+@pytest.mark.parametrize("results", [full(), hostile(), *PARTIAL.values()], ids=["full", "hostile", *PARTIAL])
+def test_the_page_is_sound_and_asks_for_nothing(results, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    write_report(tmp_path / "results.json", tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    seen = Page(text)
+    assert not seen.wrong
+    assert not seen.open
+    assert not seen.all("script")
+    assert not [(tag, a) for tag, a in seen.elements if any(key.startswith("on") for key in a)]
+    addresses = [a[key] for _, a in seen.elements for key in ("src", "href", "xlink:href", "action") if key in a]
+    assert all(address.startswith(("#", "data:,")) for address in addresses)
+    assert not re.search(r"url\((?!#)|@import|@font-face|http://|https://", text)
+    ids = [a["id"] for _, a in seen.elements if "id" in a]
+    assert len(ids) == len(set(ids)), "an id stands twice"
+    targets = {address[1:] for address in addresses if address.startswith("#")} | set(
+        re.findall(r"url\(#([^)]+)", text)
+    )
+    assert targets <= set(ids)
+
+
+def test_the_page_can_be_read_without_eyes():
+    seen = Page(drawn(full))
+    assert len(seen.all("svg")) == 8
+    assert all(a["role"] == "img" and len(a["aria-label"]) > 60 for a in seen.all("svg"))
+    assert len(seen.all("table")) == len(seen.all("caption")) == 7
+    assert all(a.get("scope") in ("row", "col") for a in seen.all("th"))
+    assert len(seen.all("h1")) == 1
+    assert seen.all("html")[0]["lang"] == "en"
+
+
+def test_the_page_says_what_was_run():
+    text = " ".join("".join(Page(drawn(full)).text).split())
+    assert "seed 0: 4 of 4 arms measured" in text
+    assert "LLM smollm2-135m-instruct, speech encoder whisper-tiny.en, adapter mlp, voice piper-joe, γ 5.0." in text
+    for piece in ("salad run recipes/demo.yaml", "num_clusters: 8", "2.11.0", "1 h 02 min", "could not read it back"):
+        assert piece in text
+
+
+def test_the_figures_have_no_colours_of_their_own():
+    svg = "".join(re.findall(r"<svg.*?</svg>", drawn(full), flags=re.DOTALL))
+    assert "var(--stage-two)" in svg
+    assert "currentColor" in svg
+    assert not re.findall(r"#[0-9a-f]{6}\b", svg)
+    assert not re.search(r"(?:fill|stroke): (?:black|white)", svg)
+
+
+def test_the_same_results_give_the_same_page():
+    results = parse_results(PARTIAL["untrained"])
+    assert page(results) == page(results)
+
+
+def test_hostile_text_is_shown_as_it_is():
+    text = drawn(hostile)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<script" not in text
+
+
+def test_an_interval_that_leaves_out_its_value_is_drawn():
+    results = with_arms("untrained")
+    results["arms"][0]["misalignment_nats"] |= {"low": 3.5, "high": 3.6}  # a percentile bootstrap may do that
+    assert "<svg" in page(parse_results(results))
+
+
+def test_results_without_human_speech_or_task_are_drawn():
+    results = with_arms("untrained") | {"topline": None, "cascade": None}
+    results["arms"][0] |= {"misalignment_human_nats": None, "hearing_human_nats": None, "task": None}
+    assert len(Page(page(parse_results(results))).all("svg")) == 2
+
+
+def test_many_clusters_still_fit():
+    results = with_arms()
+    results["clusters"] = [cluster(i, f"topic {i}", 2 + i / 128) for i in range(128)]
+    assert "Shown: the 32 with the highest M(c) of 128" in page(parse_results(results))
+
+
+# What the numbers say
+
+
+def said(results):
+    return {verdict.stage: verdict for verdict in verdicts(parse_results(results))}
+
+
+def test_the_verdicts_of_a_good_run():
+    seen = said(full())
+    assert list(seen) == ["Untrained", "Stage I", "Stage II", "Selection by M(c)^γ", "The gap"]
+    assert seen["Stage I"].headline == "Hears; M fell from untrained"
+    assert "intervals apart; paired by document, it fell by 1.100 to 1.320" in " ".join(seen["Stage I"].sentences)
+    assert seen["Stage II"].tone == "good"
+    assert seen["The gap"].headline.startswith("20.0 points between reading and hearing; hearing can't be told")
+    assert not warnings(parse_results(full()))
+
+
+@pytest.mark.parametrize(
+    ("value", "headline"), [(0.04, "Can't tell"), (0.2, "Better than uniform"), (-0.2, "Worse than uniform")]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_selection_against_uniform(value, headline, turned):
+    results = full()
+    results["comparisons"] = [compared("stage_two", "stage_two_uniform", value, 0.06)]
+    if turned:
+        results["comparisons"] = [compared("stage_two_uniform", "stage_two", -value, 0.06)]
+    assert said(results)["Selection by M(c)^γ"].headline.startswith(headline)
+
+
+def test_a_comparison_of_something_else_says_nothing_of_selection():
+    results = full()
+    results["comparisons"] = [compared("stage_two", "stage_two_uniform", 0.5, 0.1, metric="task_speech")]
+    assert said(results)["Selection by M(c)^γ"].headline == "Not compared with uniform selection yet"
+
+
+@pytest.mark.parametrize(
+    ("m", "headline"),
+    [(2.21, "Hears; M fell from untrained"), (3.4, "Hears; can't tell at this size"), (4.0, "Hears; M rose")],
+)
+def test_without_comparisons_the_intervals_decide(m, headline):
+    results = with_arms("untrained", "stage_one")
+    results["arms"][1]["misalignment_nats"] = estimate(m)
+    assert said(results)["Stage I"].headline.startswith(headline)
+
+
+def test_an_arm_that_does_not_hear_is_warned_of(monkeypatch):
+    monkeypatch.setattr("salad.report.page.drawings", lambda results: {})
+    results = full()
+    results["arms"][2] |= {"hears": False, "hearing_nats": estimate(0.02, 0.05)}
+    (warning,) = warnings(parse_results(results))
+    assert warning.startswith("Stage II does not hear")
+    assert "[−0.030, 0.070]" in warning
+    assert said(results)["Stage II"].tone == "bad"
+    assert said(results)["Selection by M(c)^γ"].headline == "Can't be judged: Stage II can't hear"
+    assert 'role="alert"' in page(parse_results(results))
+    assert 'role="alert"' not in page(parse_results(full())), "an untrained arm need not hear"
+
+
+# The table, for the page and the terminal
+
+
+def test_the_table_of_arms():
+    headers, *rows = table.arms_table(parse_results(full()))
+    assert headers == list(table.HEADERS)
+    assert all(len(row) == len(headers) for row in rows)
+    assert [row[0] for row in rows[:4]] == ["untrained", "Stage I", "Stage II", "Stage II, uniform"]
+    stage_one = dict(zip(headers, rows[1], strict=True))
+    assert stage_one["M (nats)"] == "2.210 [2.080, 2.340]"
+    assert stage_one["task, speech"] == "32.5 % [17.5, 47.5]"
+    assert stage_one["gap (points)"] == "27.5"
+    assert rows[0][4] == "NO"
+    assert rows[-1][-3:] == ["25.0 %", "25.0 %", "–"]
+
+
+def test_a_run_without_arms_has_a_table():
+    assert len(table.arms_table(parse_results(with_arms()))) == 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (59.96, "1 min 00 s"), (3599.7, "1 h 00 min"), (509828400, "141,619 h 00 min"), (None, "–")],
+)
+def test_durations(seconds, text):
+    assert table.duration(seconds) == text
+
+
+def test_no_number_is_minus_nothing():
+    assert table.nats(-0.0001) == "0.000"
+    assert table.nats(-0.5) == "−0.500"
+
+
+# Bad input
+
+
+def without(*path):
+    results = full()
+    del reduce(lambda place, step: place[step], path[:-1], results)[path[-1]]
+    return results
+
+
+@pytest.mark.parametrize(
+    ("results", "told"),
+    [
+        (without("schema"), "has no 'schema'"),
+        (full() | {"schema": 2}, "has schema 2"),
+        (full() | {"schema": True}, "has schema True"),
+        (without("conditions"), "conditions is missing"),
+        (without("arms", 2, "hearing_nats", "low"), "arms[2].hearing_nats.low is missing"),
+        (full() | {"seed": "zero"}, "seed: input should be a valid integer"),
+        (full() | {"topline": estimate(float("nan"))}, "topline.value: input should be a finite number"),
+        (full() | {"arms": [{"name": "other"}]}, "arms[0].name"),
+        ([], "holds no results"),
+    ],
+)
+def test_bad_results_end_in_one_sentence(results, told, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(results))
+    with pytest.raises(DataError) as caught:
+        write_report(file, tmp_path / "report.html")
+    assert str(file) in str(caught.value)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(MissingFileError, match=r"results\.json does not exist"):
+        read_results(tmp_path / "results.json")
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(SaladError, match=r"results\.json is not readable as JSON"):
+        read_results(tmp_path / "results.json")
