@@ -11,7 +11,7 @@ follows from the audio's length). Its id lies behind the LLM's vocabulary; the m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,12 @@ from salad.errors import AudioError
 from salad.model.encoder import SpeechEncoder, load_encoder
 
 SPEECH_TOKEN = "<|speech|>"
+
+
+@lru_cache(maxsize=1)
+def _encoder(name: str, threads: int) -> SpeechEncoder:
+    """Loaded once, and kept outside the extractor: transformers copies that deeply, which CTranslate2 refuses."""
+    return load_encoder(name, threads)
 
 
 class SpeechFeatureExtractor(FeatureExtractionMixin):
@@ -37,16 +43,6 @@ class SpeechFeatureExtractor(FeatureExtractionMixin):
         self.threads = threads
         super().__init__(**kwargs)
 
-    @cached_property
-    def _loaded(self) -> SpeechEncoder:
-        return load_encoder(self.encoder, self.threads)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What is saved: everything but the loaded encoder."""
-        content: dict[str, Any] = super().to_dict()
-        content.pop("_loaded", None)
-        return content
-
     def __call__(self, audio: np.ndarray | Sequence[np.ndarray], sampling_rate: int, **_: Any) -> BatchFeature:
         """Encode mono float samples in -1..1; any rate is resampled to the encoder's.
 
@@ -57,10 +53,11 @@ class SpeechFeatureExtractor(FeatureExtractionMixin):
         for clip in clips:
             if np.ndim(clip) != 1 or len(clip) == 0 or not np.isfinite(clip).all():
                 raise AudioError(f"audio must be a non-empty 1-d array of finite samples, got shape {np.shape(clip)}.")
-        target_hz = self._loaded.sample_rate_hz
+        encoder = _encoder(self.encoder, self.threads)
+        target_hz = encoder.sample_rate_hz
         if sampling_rate != target_hz:
             clips = [soxr.resample(clip, sampling_rate, target_hz) for clip in clips]
-        features = self._loaded.encode([np.asarray(clip, np.float32) for clip in clips])
+        features = encoder.encode([np.asarray(clip, np.float32) for clip in clips])
         padded, lengths = pad_features(features)
         return BatchFeature({"speech_features": padded, "speech_lengths": lengths})
 
@@ -76,10 +73,6 @@ def pad_features(features: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Te
 
 class SpeechLMProcessor(ProcessorMixin):
     """Tokenizer and frozen encoder in one, as `AutoProcessor` loads them."""
-
-    attributes = ["feature_extractor", "tokenizer"]  # noqa: RUF012  (transformers' interface)
-    feature_extractor_class = "SpeechFeatureExtractor"
-    tokenizer_class = "AutoTokenizer"
 
     def __init__(
         self, feature_extractor: SpeechFeatureExtractor, tokenizer: PreTrainedTokenizerBase, **kwargs: Any
