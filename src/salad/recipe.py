@@ -38,7 +38,7 @@ class Settings(BaseModel):
 class AdapterSettings(Settings):
     """The trained part between the frozen encoder and the LLM.
 
-    `paper` is the paper's stack of 12 Llama decoder layers, 960 wide (118.0M parameters; 120.5M with the projections to
+    `paper` is the paper's stack of 12 Llama decoder layers, 960 wide (118.0M parameters; 120.4M with the projections to
     a 2048-wide LLM); `mlp` two layers over a few neighbouring frames.
     `output`: `linear`, or `embedding_shell` (unit vector x mean norm of the LLM's centred input embeddings + their
     mean).

@@ -110,6 +110,8 @@ def _llama_stack(settings: AdapterSettings) -> LlamaModel:
         num_hidden_layers=settings.num_layers,
         num_attention_heads=settings.num_heads,
         num_key_value_heads=settings.num_key_value_heads,
+        bos_token_id=None,
+        eos_token_id=None,
         attn_implementation="sdpa",  # type: ignore[call-arg]  # goes through PreTrainedConfig's **kwargs
     )
     stack = LlamaModel(config)

@@ -50,7 +50,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         """A model with random weights, or around a loaded LLM."""
         super().__init__(config)
         if language_model is None:
-            language_model = AutoModelForCausalLM.from_config(config.text_config)
+            language_model = AutoModelForCausalLM.from_config(config.text_config, dtype=DTYPES[_dtype_name(config)])
         self.language_model = language_model
         llm_dim = config.get_text_config().hidden_size
         self.adapter = Adapter(AdapterSettings(**config.adapter), config.encoder_dim, llm_dim)
@@ -143,7 +143,9 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         *_: Any,
         **kwargs: Any,
     ) -> SpeechLM:
-        """Load a saved speech LLM from a folder or the hub, in eval mode; the base LLM comes by the name in its config.
+        """Load a saved speech LLM from a folder or the hub, in eval mode.
+
+        The base LLM comes by the name in its config, unless the whole LLM was trained and is among the saved weights.
 
         Raises:
             CheckpointError: the folder is no speech LLM, or its weights don't fit.
@@ -156,9 +158,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         config = kwargs.pop("config", None) or SpeechLMConfig.from_pretrained(path)
         if not isinstance(config, SpeechLMConfig) or config.model_type != SpeechLMConfig.model_type:
             raise CheckpointError(f"{path} holds another kind of model ({config.model_type}).")
-        dtype = str(config.dtype or "float32").removeprefix("torch.")
-        llm = load_llm(config.llm, dtype)
-        model = cls(config, language_model=llm)
+        base_llm = None if config.train_llm == "full" else load_llm(config.llm, _dtype_name(config))
+        model = cls(config, language_model=base_llm)
         try:
             state = load_file(path / WEIGHTS_NAME)
         except Exception as error:  # safetensors has its own untyped error
@@ -298,6 +299,10 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         finally:
             self.language_model.enable_adapters()
             self._set_trainable()  # enable_adapters would also switch the gradients of loaded models
+
+
+def _dtype_name(config: SpeechLMConfig) -> str:
+    return str(config.dtype or "float32").removeprefix("torch.")
 
 
 def _lora_config(lora: dict[str, Any]) -> LoraConfig:

@@ -1,0 +1,350 @@
+"""The speech LLM: what it starts as, what it hears, how it is saved, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny
+from salad.distill.teacher import LoraOffTeacher, SeparateTeacher, teacher_for
+from salad.errors import AssetError, AudioError, CheckpointError
+from salad.measure.divergence_by_item import divergence_by_item, student_reads_text, teacher_reads_text
+from salad.model.adapter import Adapter, stack_frames
+from salad.model.llm import document_mark, llm_folder, load_llm
+from salad.model.processor import pad_features
+from salad.model.speech_lm import SpeechLM
+from salad.recipe import AdapterSettings
+
+ADAPTERS = [{"kind": "mlp"}, {"kind": "paper"}, {"kind": "mlp", "context_frames": 0, "output": "linear"}]
+
+
+@pytest.fixture(scope="module")
+def llm_on_disk(tmp_path_factory):
+    return tiny.save_llm(tmp_path_factory.mktemp("llm"))
+
+
+def text_difference(student):
+    """The largest difference between the hidden states of the student's LLM and of its teacher, on a text."""
+    batch = tiny.batch_of([], ["the quiet river is a river", "she listens, he speaks;"])
+    own = student.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
+    teacher = teacher_for(student).last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
+    return float((own - teacher).abs().max().detach())
+
+
+# --- what it starts as ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("train_llm", ["lora", "frozen"])
+def test_an_untrained_student_reads_text_exactly_as_its_teacher(train_llm):
+    student = tiny.student(train_llm)
+    assert text_difference(student) == 0.0
+    batch = tiny.batch_of([], ["the quiet river is a river", "she listens, he speaks;"])
+    for row in divergence_by_item(teacher_reads_text(teacher_for(student)), student_reads_text(student), [batch]):
+        assert row.kl_nats == 0.0  # forgetting starts at 0, not near it
+        assert row.count > 0
+        assert row.entropy_nats > 0
+
+
+def test_lora_starts_at_zero_and_is_the_difference_once_it_has_moved():
+    student = tiny.student("lora")
+    lora = {name: p for name, p in student.named_parameters() if "lora_B" in name}
+    assert lora
+    assert all(float(p.detach().abs().max()) == 0.0 for p in lora.values())
+    tiny.move(student)
+    assert text_difference(student) > 0.01
+    before = text_difference(student)
+    assert text_difference(student) == before  # switching LoRA off for the teacher switches it on again
+
+
+@pytest.mark.parametrize(
+    ("train_llm", "parts"), [("frozen", {"adapter"}), ("lora", {"adapter", "lora"}), ("full", {"adapter", "llm"})]
+)
+def test_what_is_trained_is_what_the_recipe_says(train_llm, parts):
+    student = tiny.student(train_llm)
+    trained = set()
+    for name, parameter in student.named_parameters():
+        if parameter.requires_grad:
+            trained.add("adapter" if name.startswith("adapter.") else "lora" if "lora_" in name else "llm")
+    assert trained == parts
+    if train_llm != "full":
+        with student.as_text_llm():
+            pass
+        after = {name for name, p in student.named_parameters() if p.requires_grad and "adapter." not in name[:8]}
+        assert all("lora_" in name for name in after)
+        assert bool(after) == (train_llm == "lora")
+
+
+def test_a_fully_trained_llm_is_no_teacher():
+    with pytest.raises(CheckpointError, match="fully trained"):
+        LoraOffTeacher(tiny.student("full"))
+
+
+def test_both_kinds_of_teacher_are_the_same_llm(llm_on_disk):
+    separate = SeparateTeacher(load_llm(str(llm_on_disk)))
+    student = tiny.move(tiny.student("lora", base=load_llm(str(llm_on_disk))))
+    shared = teacher_for(student)
+    assert isinstance(shared, LoraOffTeacher)
+    assert shared.fingerprint() == separate.fingerprint()
+    assert not any(p.requires_grad for p in separate.llm.parameters())
+    batch = tiny.batch_of([], ["the quiet river"])
+    ids = batch.teacher_ids_BL, batch.teacher_mask_BL
+    assert torch.equal(shared.last_hidden(*ids), separate.last_hidden(*ids))
+    assert torch.equal(shared.head_VD, separate.head_VD)
+    with torch.no_grad():
+        student.language_model.get_input_embeddings().weight[5] += 1e-3
+    assert shared.fingerprint() != separate.fingerprint()
+
+
+def test_the_seed_makes_the_adapter_and_leaves_torchs_generator_alone():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    one, same, other = (tiny.student(seed=seed).trained_state() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["adapter.project_out.weight"], other["adapter.project_out.weight"])
+
+
+def test_the_document_mark_is_the_pretraining_separator():
+    assert document_mark(tiny.tokenizer()) == tiny.mark() == 0
+
+
+# --- the adapter ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("llm_dim", "with_projections"), [(2048, 120.4), (3584, 121.9)])
+def test_the_papers_adapter_has_the_papers_size(llm_dim, with_projections):
+    settings = AdapterSettings(kind="paper", frames_per_position=1, context_frames=0)
+    with torch.device("meta"):
+        adapter = Adapter(settings, encoder_dim=512, llm_dim=llm_dim)  # 512: Mimi's latents
+    assert len(adapter.stack.layers) == 12
+    layers = sum(p.numel() for p in adapter.stack.layers.parameters())
+    assert layers / 1e6 == pytest.approx(118.0, abs=0.05)
+    assert sum(p.numel() for p in adapter.parameters()) / 1e6 == pytest.approx(with_projections, abs=0.05)
+
+
+def test_frames_are_stacked_with_their_neighbours():
+    frames = torch.arange(1.0, 6.0).reshape(1, 5, 1)
+    assert stack_frames(frames, 2, 0)[0].tolist() == [[1, 2], [3, 4], [5, 0]]
+    assert stack_frames(frames, 2, 1)[0].tolist() == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 0, 0]]
+    wide = stack_frames(torch.tensor([[[1.0, 10.0], [2.0, 20.0]]]), 2, 0)
+    assert wide[0].tolist() == [[1, 10, 2, 20]]  # frame by frame
+
+
+@pytest.mark.parametrize("settings", ADAPTERS, ids=str)
+def test_an_adapters_output_does_not_depend_on_the_padding(settings):
+    adapter = tiny.student(**settings).adapter
+    clips = [tiny.utterance(f"u{i}", n, partial_frames=i).features_FE for i, n in enumerate((3, 9, 20))]
+    padded, lengths = pad_features(clips)
+    with torch.no_grad():
+        together = adapter(padded)
+        for row, clip in enumerate(clips):
+            alone = adapter(torch.from_numpy(clip.astype(np.float32))[None])
+            positions = -(-int(lengths[row]) // tiny.FRAMES_PER_POSITION)
+            assert alone.shape == (1, positions, 32)
+            assert torch.allclose(alone[0], together[row, :positions], atol=1e-5)
+
+
+def test_the_papers_stack_is_causal():
+    adapter = tiny.student(kind="paper", context_frames=0).adapter
+    frames = torch.randn(1, 40, tiny.ENCODER_DIM)
+    changed = frames.clone()
+    changed[:, 20:] += 1
+    with torch.no_grad():
+        assert torch.allclose(adapter(frames)[:, :5], adapter(changed)[:, :5], atol=1e-6)
+        assert not torch.allclose(adapter(frames)[:, 5:], adapter(changed)[:, 5:], atol=1e-2)
+
+
+def test_the_shell_is_where_the_llms_embeddings_lie():
+    student = tiny.student()
+    table = student.table_VH.detach()
+    mean, norm = table.mean(0), (table - table.mean(0)).norm(dim=-1).mean()
+    with torch.no_grad():
+        heard = student.adapter(torch.randn(2, 12, tiny.ENCODER_DIM))
+    assert torch.allclose((heard - mean).norm(dim=-1), norm.expand(2, 3), rtol=1e-5)
+
+
+# --- hearing --------------------------------------------------------------------------------------------------------
+
+
+def test_placeholders_are_filled_in_reading_order():
+    student = tiny.student()
+    features, lengths = pad_features(
+        [tiny.utterance(n, 2, partial_frames=k).features_FE for n, k in (("a", 1), ("b", 3))]
+    )
+    first, second = (-(-int(n) // tiny.FRAMES_PER_POSITION) for n in lengths)
+    speech = [tiny.SPEECH_TOKEN_ID]
+    ids = torch.tensor([[0, *speech * first, 7, *speech * second, 9]])
+    embedded, heard = student.embed(ids, features, lengths)[0], student.adapter(features)
+    assert torch.equal(embedded[1 : 1 + first], heard[0, :first])
+    assert torch.equal(embedded[2 + first : -1], heard[1, :second])
+    assert torch.equal(embedded[[0, 1 + first, -1]], student.table_VH[[0, 7, 9]])
+
+
+@pytest.mark.parametrize("wrong_by", [-1, 1])
+def test_placeholders_that_do_not_match_the_speech_are_refused(wrong_by):
+    student = tiny.student()
+    features, lengths = pad_features([tiny.utterance("a", 4).features_FE])
+    right = -(-int(lengths) // tiny.FRAMES_PER_POSITION)
+    ids = torch.tensor([[0] + [tiny.SPEECH_TOKEN_ID] * (right + wrong_by) + [7]])
+    with pytest.raises(AudioError, match=rf"{right + wrong_by} speech placeholders, the speech has {right} positions"):
+        student(input_ids=ids, speech_features=features, speech_lengths=lengths)
+
+
+def test_placeholders_without_speech_are_refused():
+    with pytest.raises(AudioError, match="no speech_features"):
+        tiny.student()(input_ids=torch.tensor([[0, tiny.SPEECH_TOKEN_ID]]))
+    with pytest.raises(ValueError, match="input_ids or inputs_embeds"):
+        tiny.student()()
+
+
+def prompt(name, num_words):
+    """Model inputs: mark, an utterance, one word."""
+    features, lengths = pad_features([tiny.utterance(name, num_words).features_FE])
+    positions = -(-int(lengths) // tiny.FRAMES_PER_POSITION)
+    return [0, *[tiny.SPEECH_TOKEN_ID] * positions, 82], features, lengths
+
+
+def test_generate_continues_what_it_heard():
+    student = tiny.move(tiny.student())
+    ids, features, lengths = prompt("a", 5)
+    inputs = {"input_ids": torch.tensor([ids]), "speech_features": features, "speech_lengths": lengths}
+    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    out = student.generate(**inputs, **options)
+    assert out.shape == (1, len(ids) + 6)
+    assert out[0, : len(ids)].tolist() == ids
+    new = []
+    with torch.no_grad():
+        for _ in range(6):  # the same without a cache, one whole forward pass a token
+            logits = student(**inputs | {"input_ids": torch.tensor([ids + new])}, use_cache=False).logits[0, -1]
+            logits[0] = -torch.inf  # min_new_tokens keeps the end of text out
+            new.append(int(logits.argmax()))
+    assert out[0, len(ids) :].tolist() == new
+    other = student.generate(**inputs | {"speech_features": -features}, **options)
+    assert other.tolist() != out.tolist()
+    embedded = student.embed(torch.tensor([ids]), features, lengths).detach()
+    assert student.generate(inputs_embeds=embedded, **options)[0].tolist() == new  # from embeddings: new tokens alone
+
+
+def test_generate_on_a_batch_is_generate_on_each():
+    student = tiny.move(tiny.student())
+    options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    prompts = [prompt("a", 3), prompt("b", 9)]
+    longest = max(len(ids) for ids, _, _ in prompts)
+    features, lengths = pad_features([part[0, : int(n)].numpy() for _, part, n in prompts])
+    together = student.generate(
+        input_ids=torch.tensor([[0] * (longest - len(ids)) + ids for ids, _, _ in prompts]),
+        attention_mask=torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids, _, _ in prompts]),
+        speech_features=features,
+        speech_lengths=lengths,
+        **options,
+    )
+    for row, (ids, part, n) in enumerate(prompts):
+        alone = student.generate(input_ids=torch.tensor([ids]), speech_features=part, speech_lengths=n, **options)
+        assert together[row, longest:].tolist() == alone[0, len(ids) :].tolist()
+
+
+# --- saving and loading ---------------------------------------------------------------------------------------------
+
+
+def trained(train_llm, llm_folder, tied=True):
+    settings = tiny.model_settings(train_llm, str(llm_folder))
+    base = load_llm(str(llm_folder))
+    return tiny.move(SpeechLM.around(base, settings, tiny.ENCODER_DIM, tiny.ENCODER_HZ, tiny.SPEECH_TOKEN_ID))
+
+
+def logits(model):
+    batch = tiny.batch_of(tiny.utterances(2), ["the river"])
+    with torch.no_grad():
+        return model(
+            input_ids=batch.student_ids_BT,
+            attention_mask=batch.student_mask_BT,
+            speech_features=batch.speech_features_SFE,
+            speech_lengths=batch.speech_lengths_S,
+        ).logits
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("train_llm", ["frozen", "lora", "full"])
+def test_a_saved_model_comes_back_the_same(tmp_path, train_llm, tied):
+    folder = tiny.save_llm(tmp_path / "llm", tied=tied)
+    model = trained(train_llm, folder)
+    model.save_pretrained(tmp_path / "model")
+    again = SpeechLM.from_pretrained(tmp_path / "model")
+    assert not again.training
+    assert torch.equal(logits(again), logits(model))
+    assert again.config.position_hz == tiny.POSITION_HZ
+    assert {n for n, p in again.named_parameters() if p.requires_grad} == {
+        n for n, p in model.named_parameters() if p.requires_grad
+    }
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    assert stored.keys() == model.trained_state().keys()
+    assert any(name.startswith("language_model.") for name in stored) == (train_llm != "frozen")
+    if train_llm == "lora":
+        assert all("lora_" in name for name in stored if name.startswith("language_model."))
+
+
+def test_a_fully_trained_model_needs_no_base_llm(tmp_path):
+    folder = tiny.save_llm(tmp_path / "llm")
+    model = trained("full", folder)
+    model.save_pretrained(tmp_path / "model")
+    folder.rename(tmp_path / "gone")
+    assert torch.equal(logits(SpeechLM.from_pretrained(tmp_path / "model")), logits(model))
+
+
+def test_a_lost_base_llm_is_said(tmp_path):
+    folder = tiny.save_llm(tmp_path / "llm")
+    trained("lora", folder).save_pretrained(tmp_path / "model")
+    folder.rename(tmp_path / "gone")
+    with pytest.raises(AssetError, match="llm"):
+        SpeechLM.from_pretrained(tmp_path / "model")
+
+
+def spoil(folder, how):
+    weights = folder / "model.safetensors"
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-10])
+    elif how == "garbage":
+        weights.write_bytes(b"\xff" * 1000)
+    elif how == "empty":
+        weights.write_bytes(b"")
+    elif how in {"a tensor less", "another name", "another shape"}:
+        state = load_file(weights)
+        name = sorted(state)[0]
+        tensor = state.pop(name)
+        if how == "another name":
+            state["adapter.other"] = tensor
+        elif how == "another shape":
+            state[name] = tensor[..., :-1].contiguous()
+        save_file(state, weights)
+    elif how == "another model":
+        (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    else:
+        (folder / how).unlink()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("truncated", "damaged"),
+        ("garbage", "damaged"),
+        ("empty", "damaged"),
+        ("a tensor less", "1 tensors missing"),
+        ("another name", "1 unknown"),
+        ("another shape", "1 of another shape"),
+        ("another model", "another kind of model"),
+        ("config.json", "no saved speech LLM"),
+        ("model.safetensors", "no saved speech LLM"),
+    ],
+)
+def test_a_spoilt_model_folder_is_refused(tmp_path, llm_on_disk, how, said):
+    trained("lora", llm_on_disk).save_pretrained(tmp_path / "model")
+    spoil(tmp_path / "model", how)
+    with pytest.raises(CheckpointError, match=said):
+        SpeechLM.from_pretrained(tmp_path / "model")
+
+
+def test_a_folder_without_an_llm_is_refused(tmp_path):
+    with pytest.raises(AssetError, match=r"neither a config\.json nor a \.gguf"):
+        llm_folder(str(tmp_path))
