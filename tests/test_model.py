@@ -17,6 +17,8 @@ from salad.model.processor import pad_features
 from salad.model.speech_lm import SpeechLM
 from salad.recipe import AdapterSettings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ADAPTERS = [{"kind": "mlp"}, {"kind": "paper"}, {"kind": "mlp", "context_frames": 0, "output": "linear"}]
 
 

@@ -14,6 +14,8 @@ from salad.model.llm import load_llm
 from salad.model.processor import SPEECH_TOKEN, SpeechFeatureExtractor, SpeechLMProcessor
 from salad.model.speech_lm import SpeechLM
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def encoder_on_disk(tmp_path_factory):

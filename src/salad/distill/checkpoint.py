@@ -100,7 +100,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torc
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
-    full = optimizer.state_dict()
-    if len(state) != sum(len(group["params"]) for group in full["param_groups"]):
-        raise CheckpointError(f"{folder}: its optimizer state is for another number of parameters.")
-    optimizer.load_state_dict({"state": state, "param_groups": full["param_groups"]})
+    # A parameter that has had no gradient yet (the adapter, after steps of text alone) has no state.
+    shapes = dict(enumerate(p.shape for group in optimizer.param_groups for p in group["params"]))
+    if any(entry["exp_avg"].shape != shapes.get(i) for i, entry in state.items()):
+        raise CheckpointError(f"{folder}: its optimizer state is for other parameters than this model trains.")
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -108,7 +108,8 @@ def train(
         sums = torch.zeros(3, dtype=torch.float64)
         for batch in batches:
             loss, kl, nll = objective(student, teacher, batch, settings.alpha)
-            (loss / count).backward()
+            if loss.requires_grad:  # a micro-batch of text alone has nothing that a frozen LLM could learn
+                (loss / count).backward()
             sums += torch.stack([loss.detach(), kl, nll]).double()
         norm = torch.nn.utils.clip_grad_norm_(_trained(student), settings.optimizer.clip_norm)
         _stop_if_not_finite(sums[0], norm, step, batches)

@@ -74,7 +74,12 @@ class LoraOffTeacher:
     def last_hidden(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Last hidden states [B, L, D], without gradient."""
         with self.student.as_text_llm() as llm:
-            output = llm.get_decoder()(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False)
+            training = llm.training  # the student's mode, with whatever dropout its LLM has
+            llm.eval()
+            try:
+                output = llm.get_decoder()(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False)
+            finally:
+                llm.train(training)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
