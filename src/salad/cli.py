@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,8 @@ RunOutOption = Annotated[Path | None, typer.Option("--out", metavar="RUN", help=
 
 def main() -> None:
     """The console entry point: maps errors to one sentence and an exit code."""
+    # Threads that spin at a barrier make a shared machine tens of times slower; read when torch is first loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except SaladError as error:

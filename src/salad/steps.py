@@ -230,26 +230,34 @@ def measure_step(*arms: str) -> Any:
     """The work of measuring some arms; an arm that is measured is not measured again after an interruption."""
 
     def work(run: Run, progress: Progress) -> dict[str, Any]:
-        held_out, items = _held_out(run)
+        torch.set_num_threads(run.recipe.threads)
+        left_out: list[dict[str, Any]] = []
         for arm in arms:
             path = run.path("measured", f"{arm}.json")
+            student = SpeechLM.from_pretrained(_model_of(run, arm))
+            builder = SequenceBuilder.of(
+                student, load_tokenizer(run.recipe.model.llm), run.recipe.sequence, run.recipe.seed
+            )
+            held_out, left_out = _held_out(run, builder)
             if path.is_file():
                 continue
-            torch.set_num_threads(run.recipe.threads)
-            student = SpeechLM.from_pretrained(_model_of(run, arm))
-            builder = _builder(run, student)
 
             def tell(done: int, total: int, note: str, arm: str = arm) -> None:
                 progress(done, total, f"{arm}: {note}")
 
-            teacher = teacher_for(student)
             rows = measure_arm(
-                student, teacher, builder, held_out, run.recipe.measure.batch_documents, run.recipe.seed, tell
+                student,
+                teacher_for(student),
+                builder,
+                held_out,
+                run.recipe.measure.batch_documents,
+                run.recipe.seed,
+                tell,
             )
             if arm == "untrained":
-                _measure_text_llm(run, student, builder, items)
+                _measure_text_llm(run, student, builder, held_out.items)
             write_json(path, rows.as_json())
-        return {}
+        return {"rejected": left_out if "untrained" in arms else []}
 
     return work
 
@@ -354,17 +362,15 @@ def _held_out_human(run: Run) -> set[str]:
     return set(read_json(run.path("human_split.json"))["heldout"])
 
 
-def _held_out(run: Run) -> tuple[HeldOut, list[DefinitionItem]]:
-    broad = _utterances(run, "spoken/heldout")
+def _held_out(run: Run, builder: SequenceBuilder) -> tuple[HeldOut, list[dict[str, Any]]]:
+    """What every arm is measured on, the same for all, and what the policy can't use of it."""
+    broad, bad_broad = builder.usable(_utterances(run, "spoken/heldout"))
+    human, bad_human = builder.usable(u for u in _utterances(run, "aligned") if u.id in _held_out_human(run))
     spoken = {utterance.id for utterance in broad}
     texts = [text for text in read_texts(_texts(run, "heldout")) if text.id in spoken]
     items = definition_items(texts, run.recipe.measure.task_items, run.recipe.seed)
-    human = [u for u in _utterances(run, "aligned") if u.id in _held_out_human(run)]
-    return HeldOut(broad, human, items), items
-
-
-def _builder(run: Run, student: SpeechLM) -> SequenceBuilder:
-    return SequenceBuilder.of(student, load_tokenizer(run.recipe.model.llm), run.recipe.sequence, run.recipe.seed)
+    left_out = _reasons("held-out broad sequences", bad_broad) + _reasons("held-out human sequences", bad_human)
+    return HeldOut(broad, human, items), left_out
 
 
 def _model_of(run: Run, arm: str) -> Path:
