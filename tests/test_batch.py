@@ -59,6 +59,8 @@ def test_padding_does_not_change_a_hidden_state(adapter):
     build = tiny.builder(policy="interleaved", text_words=(1, 5), speech_words=(1, 5))
     sequences = [*(build.mixed(u) for u in spoken), build.text("t", "the quiet river")]
     together = tiny.collated(sequences, spoken)
+    assert together.student_mask_BT.sum(1).tolist() == [len(sequence.student_ids) for sequence in sequences]
+    assert together.teacher_mask_BL.sum(1).tolist() == [len(sequence.teacher_ids) for sequence in sequences]
 
     def hidden(batch):
         speech = batch.speech_features_SFE, batch.speech_lengths_S

@@ -53,10 +53,12 @@ def test_a_per_token_number_is_a_ratio_of_sums():
 
 def test_the_interval_covers_the_truth_about_95_times_in_100():
     rng = np.random.default_rng(0)
-    truth, covered, widths = 0.8, 0, []
+    covered, widths = 0, []
+    sizes = np.arange(3, 30)  # long documents have the higher rate, so the mean of their rates is another number
+    truth = (sizes * (0.5 + 0.03 * sizes)).sum() / sizes.sum()
     for trial in range(400):
-        counts = rng.integers(3, 30, size=60)
-        totals = counts * (truth + rng.normal(0, 0.4, size=60)) + rng.normal(0, 1, size=60)
+        counts = rng.choice(sizes, size=60)
+        totals = counts * (0.5 + 0.03 * counts + rng.normal(0, 0.4, size=60)) + rng.normal(0, 1, size=60)
         estimate = ratio_of_sums(totals, counts, trial, "coverage", num_bootstrap=400)
         covered += estimate.low <= truth <= estimate.high
         widths.append(estimate.high - estimate.low)
