@@ -24,6 +24,7 @@ from salad.interleave.sequence import (
     tokenize_words,
 )
 from salad.interleave.spans import plan_spans
+from salad.model.llm import load_tokenizer
 from salad.randomness import generator
 from salad.recipe import SequenceSettings
 
@@ -104,6 +105,18 @@ def test_words_own_all_tokens_and_give_their_text_back(words, space):
     starts = [0, *ends[:-1]]
     for word, start, end in zip(words, starts, ends, strict=True):
         assert tiny.tokenizer().decode(ids[start:end]).strip() == word
+
+
+@pytest.mark.assets
+def test_words_own_all_tokens_of_the_real_tokenizer():
+    tokenizer = load_tokenizer("smollm2-135m-instruct")
+    text = (
+        "It's 3.5 km — naïve “quotes”, co-operate; “Ünïcödé” 𝛼β don't\u2019ve e.g. (see §2): https://x.y/z?q=1 … end."
+    )
+    ids, ends = tokenize_words(tokenizer, text)
+    assert ends[-1] == len(ids)
+    for word, start, end in zip(text.split(), [0, *ends[:-1]], ends, strict=True):
+        assert tokenizer.decode(ids[start:end]).strip() == word
 
 
 def test_a_tokenizer_that_joins_words_is_refused():

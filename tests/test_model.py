@@ -10,12 +10,14 @@ from safetensors.torch import load_file, save_file
 import tiny
 from salad.distill.teacher import LoraOffTeacher, SeparateTeacher, teacher_for
 from salad.errors import AssetError, AudioError, CheckpointError
+from salad.interleave.utterances import SequenceBuilder
 from salad.measure.divergence_by_item import divergence_by_item, student_reads_text, teacher_reads_text
+from salad.measure.misalignment import forgetting_by_item
 from salad.model.adapter import Adapter, stack_frames
-from salad.model.llm import document_mark, llm_folder, load_llm
+from salad.model.llm import document_mark, llm_folder, load_llm, load_tokenizer
 from salad.model.processor import pad_features
 from salad.model.speech_lm import SpeechLM
-from salad.recipe import AdapterSettings
+from salad.recipe import AdapterSettings, ModelSettings, SequenceSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,6 +112,24 @@ def test_the_seed_makes_the_adapter_and_leaves_torchs_generator_alone():
 
 def test_the_document_mark_is_the_pretraining_separator():
     assert document_mark(tiny.tokenizer()) == tiny.mark() == 0
+
+
+@pytest.mark.assets
+@pytest.mark.slow
+def test_the_real_llm_with_a_new_lora_is_still_the_real_llm():
+    tokenizer = load_tokenizer("smollm2-135m-instruct")
+    assert document_mark(tokenizer) == tokenizer.get_vocab()["<|endoftext|>"]
+    settings = ModelSettings(adapter=AdapterSettings(hidden_size=64))
+    student = SpeechLM.from_llm(settings, encoder_dim=8, encoder_hz=50.0, speech_token_id=len(tokenizer))
+    assert student.config.speech_token_id >= len(student.table_VH)
+    build = SequenceBuilder.of(student, tokenizer, SequenceSettings(policy="speech_prefix"), 0)
+    texts = [
+        build.text("t0", "The river is quiet this evening."),
+        build.text("t1", "The capital of France is Paris, and the capital of Italy is Rome."),
+    ]
+    for row in forgetting_by_item(teacher_for(student), student, texts, 2):
+        assert row.kl_nats == 0.0
+        assert row.nll_nats / row.count < 5.0  # and it is the trained LLM: a random one has ln 49,152 = 10.8
 
 
 # --- the adapter ----------------------------------------------------------------------------------------------------

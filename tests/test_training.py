@@ -72,7 +72,7 @@ def test_the_loss_falls_and_the_teacher_stays_the_same(tmp_path, train_llm, alph
     batch = tiny.batch_of(SPOKEN, TEXTS)
     before = teacher.fingerprint(), teacher.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
     start = weights(student)
-    reports = list(train(student, teacher, always(batch), stage(25, alpha), constant, tmp_path))
+    reports = list(train(student, teacher, always(batch), stage(25, alpha, checkpoint_every=100), constant, tmp_path))
     assert reports[-1].loss_nats < 0.85 * reports[0].loss_nats
     for report in reports:
         assert report.loss_nats == pytest.approx(alpha * report.kl_nats + (1 - alpha) * report.nll_nats, rel=1e-5)
