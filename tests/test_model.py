@@ -123,13 +123,10 @@ def test_the_real_llm_with_a_new_lora_is_still_the_real_llm():
     student = SpeechLM.from_llm(settings, encoder_dim=8, encoder_hz=50.0, speech_token_id=len(tokenizer))
     assert student.config.speech_token_id >= len(student.table_VH)
     build = SequenceBuilder.of(student, tokenizer, SequenceSettings(policy="speech_prefix"), 0)
-    texts = [
-        build.text("t0", "The river is quiet this evening."),
-        build.text("t1", "The capital of France is Paris, and the capital of Italy is Rome."),
-    ]
-    for row in forgetting_by_item(teacher_for(student), student, texts, 2):
-        assert row.kl_nats == 0.0
-        assert row.nll_nats / row.count < 5.0  # and it is the trained LLM: a random one has ln 49,152 = 10.8
+    text = build.text("t", "The capital of France is Paris, and the capital of Italy is Rome.")
+    (row,) = forgetting_by_item(teacher_for(student), student, [text], 1)
+    assert row.kl_nats == 0.0
+    assert row.nll_nats / row.count < 4.0  # and it is the trained LLM: a random one has ln 49,152 = 10.8
 
 
 # --- the adapter ----------------------------------------------------------------------------------------------------
