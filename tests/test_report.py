@@ -311,14 +311,28 @@ def test_without_comparisons_the_intervals_decide(m, headline):
 def test_an_arm_that_does_not_hear_is_warned_of(monkeypatch):
     monkeypatch.setattr("salad.report.page.drawings", lambda results: {})
     results = full()
-    results["arms"][2] |= {"hears": False, "hearing_nats": estimate(0.02, 0.05)}
+    deaf = estimate(0.02, 0.05)
+    results["arms"][2] |= {"hears": False, "hearing_nats": deaf, "hearing_human_nats": deaf}
     (warning,) = warnings(parse_results(results))
     assert warning.startswith("Stage II does not hear")
+    assert warning.endswith("is not about speech.")
     assert "[−0.030, 0.070]" in warning
     assert said(results)["Stage II"].tone == "bad"
     assert said(results)["Selection by M(c)^γ"].headline == "Can't be judged: Stage II can't hear"
     assert 'role="alert"' in page(parse_results(results))
     assert 'role="alert"' not in page(parse_results(full())), "an untrained arm need not hear"
+
+
+def test_an_arm_that_hears_human_speech_alone_is_said_to():
+    results = full()
+    results["arms"][2] |= {
+        "hears": False,
+        "hearing_nats": estimate(0.02, 0.05),
+        "hearing_human_nats": estimate(0.9, 0.1),
+    }
+    (warning,) = warnings(parse_results(results))
+    assert "It does hear held-out human speech: 0.900" in warning
+    assert said(results)["Stage II"].headline.startswith("Hears human speech only")
 
 
 # The table, for the page and the terminal

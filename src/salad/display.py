@@ -10,12 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from salad.report.results import read_results
-from salad.report.table import arms_table
+from salad.report.table import NOTHING, arms_table
 from salad.report.verdicts import verdicts, warnings
 from salad.run import Step, StepState
 
@@ -100,11 +101,7 @@ class RunDisplay:
     def conclude(self, folder: Path) -> None:
         """The table of arms, the guard, and where the page is."""
         results = read_results(folder / "results.json")
-        headers, *rows = arms_table(results)
-        table = Table(*headers, title=f"{self.name}, seed {results.seed}")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        _print_arms(*arms_table(results), num_arms=len(results.arms))
         for sentence in warnings(results):
             console.print(f"WARNING: {sentence}", markup=False)
         for verdict in verdicts(results):
@@ -112,3 +109,17 @@ class RunDisplay:
             console.print("    " + " ".join(verdict.sentences), markup=False)
         console.print(f"Report: {folder / 'report.html'}   Numbers: {folder / 'results.json'}")
         console.print(f"Talk to it: salad ask {folder} question.wav", markup=False)
+
+
+def _print_arms(headers: list[str], *rows: list[str], num_arms: int) -> None:
+    """The arms side by side, a number above its interval so that it fits 80 columns; the yardsticks below."""
+    arms = rows[:num_arms]
+    table = Table(headers[0], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for arm in arms:
+        table.add_column(arm[0].replace(", ", ",\n"), no_wrap=True)
+    for column, title in enumerate(headers[1:], start=1):
+        table.add_row(title, *[arm[column].replace(" [", "\n[") for arm in arms])
+    console.print(table)
+    for row in rows[num_arms:]:
+        known = [f"{title} {cell}" for title, cell in zip(headers[1:], row[1:], strict=True) if cell != NOTHING]
+        console.print(f"{row[0]}: {', '.join(known)}", markup=False)

@@ -39,14 +39,20 @@ class Verdict:
 
 
 def warnings(results: Results) -> list[str]:
-    """A sentence for each trained arm that does not hear."""
+    """A sentence for each trained arm that does not hear the broad texts; says so if it hears human speech."""
     return [
-        f"{ARM_TITLES[arm.name]} does not hear: swapping its audio for another item's makes it worse by "
-        f"{nats_estimate(arm.hearing_nats)} nats, and that interval is not above 0. Whatever else stands in its row is "
-        "not about speech."
+        f"{ARM_TITLES[arm.name]} does not hear the broad texts' voice: swapping the audio for another item's makes it "
+        f"worse by {nats_estimate(arm.hearing_nats)} nats, and that interval is not above 0. {_human_hearing(arm)}"
         for arm in results.arms
         if arm.name != "untrained" and not arm.hears
     ]
+
+
+def _human_hearing(arm: Arm) -> str:
+    human = arm.hearing_human_nats
+    if human is None or human.low <= 0:
+        return "Whatever else stands in its row is not about speech."
+    return f"It does hear held-out human speech: {nats_estimate(human)} nats."
 
 
 def verdicts(results: Results) -> list[Verdict]:
@@ -68,14 +74,15 @@ def _stage(results: Results, name: str, before_name: str | None) -> Verdict | No
             return Verdict("Untrained", "unsure", "Hears before any training: look into it", sentences)
         return Verdict("Untrained", "plain", "Does not hear, as expected before any training", sentences)
     moved: Tone = "plain"
-    headline = "Hears" if arm.hears else "Does not hear"
+    human_only = not arm.hears and arm.hearing_human_nats is not None and arm.hearing_human_nats.low > 0
+    headline = "Hears" if arm.hears else "Hears human speech only" if human_only else "Does not hear"
     if before is not None:
         moved, words, sentence = _change(results, arm, before)
         headline += f"; {words}"
         sentences.append(sentence)
     if arm.forgetting_nats:
         sentences.append(f"Forgetting on text: {nats_estimate(arm.forgetting_nats)} nats.")
-    tone: Tone = moved if arm.hears else "bad"
+    tone: Tone = moved if arm.hears else "unsure" if human_only else "bad"
     return Verdict(ARM_TITLES[name], tone, headline, sentences)
 
 
