@@ -1,6 +1,6 @@
 """The whole of the method on real small models and real speech, as its user runs it: through the command line.
 
-Second tier (`slow`): a few minutes. A cut of the demo's recipe, with its own human speech, texts, voice, encoder and LLM.
+Second tier (`slow`): a few minutes. A cut of the demo's recipe, with its own human speech, texts, voice, encoder, LLM.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def human(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepared = tmp_path_factory.mktemp("prompts")
     debian_prompts.prepare(prepared)
     long_enough = [cut for cut in read_cuts(prepared) if len(text_of(cut).split()) >= 5 and cut.duration < 8]
-    rows = [
-        {"id": cut.id, "audio": cut.recording.sources[0].source, "text": text_of(cut)} for cut in long_enough[:60]
-    ]
+    rows = [{"id": cut.id, "audio": cut.recording.sources[0].source, "text": text_of(cut)} for cut in long_enough[:60]]
     (prepared / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return prepared
 

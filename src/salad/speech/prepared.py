@@ -1,11 +1,11 @@
 """A prepared folder: the one shape in which spoken text travels between the steps.
 
-    OUT/cuts.jsonl.gz      Lhotse MonoCuts; each has one supervision with text, speaker, language, and, once aligned,
-                           supervision.alignment["word"]: one AlignmentItem(symbol, start, duration, score) for every
-                           whitespace-separated word of the text, in order, times in seconds from the cut's start
-    OUT/rejected.jsonl     what was not taken: {"id", "reason", "place"} a line, empty when all was taken
-    OUT/info.json          {"corpus", "licence", "source", ...}: where it comes from
-    OUT/features/ENCODER/  frozen-encoder features, one .npy a cut (see model/features.py)
+OUT/cuts.jsonl.gz      Lhotse MonoCuts; each has one supervision with text, speaker, language, and, once aligned,
+                       supervision.alignment["word"]: one AlignmentItem(symbol, start, duration, score) for every
+                       whitespace-separated word of the text, in order, times in seconds from the cut's start
+OUT/rejected.jsonl     what was not taken: {"id", "reason", "place"} a line, empty when all was taken
+OUT/info.json          {"corpus", "licence", "source", ...}: where it comes from
+OUT/features/ENCODER/  frozen-encoder features, one .npy a cut (see model/features.py)
 """
 
 from __future__ import annotations
