@@ -43,7 +43,7 @@ SMALL = {
 }
 NOT_COMPARED = {"wall_s", "command"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.assets]
+pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
