@@ -385,7 +385,7 @@ STEPS: tuple[Step, ...] = (
         ("data", "stage_two.num_clusters", "stage_two.probe_texts"),
         (),
         ("human", "texts"),
-        15,
+        12,
         prepare,
     ),
     Step(
@@ -394,7 +394,7 @@ STEPS: tuple[Step, ...] = (
         ("asr", "data", "sequence.min_words"),
         ("prepare",),
         ("aligned", "human_split.json"),
-        45,
+        50,
         align,
     ),
     Step(
@@ -412,7 +412,7 @@ STEPS: tuple[Step, ...] = (
         ("asr", "voice", "model.encoder"),
         ("align", "cluster"),
         ("spoken/heldout", "spoken/probe", "features"),
-        130,
+        120,
         speak,
     ),
     Step(
@@ -421,7 +421,7 @@ STEPS: tuple[Step, ...] = (
         (*MODEL, "stage_one"),
         ("speak",),
         ("stage_one",),
-        150,
+        100,
         run_stage_one,
     ),
     Step(
@@ -439,7 +439,7 @@ STEPS: tuple[Step, ...] = (
         ("stage_two.max_cer", "measure.batch_documents"),
         ("stage_one",),
         ("probe.json",),
-        15,
+        10,
         run_probe,
     ),
     Step(
@@ -457,7 +457,7 @@ STEPS: tuple[Step, ...] = (
         ("voice", "asr"),
         ("select",),
         ("spoken/stage_two", "spoken/stage_two_uniform"),
-        150,
+        110,
         run_synthesize,
     ),
     Step(
@@ -466,7 +466,7 @@ STEPS: tuple[Step, ...] = (
         ("stage_two",),
         ("synthesize",),
         ("stage_two",),
-        110,
+        90,
         stage_two_step("stage_two"),
     ),
     Step(
@@ -475,7 +475,7 @@ STEPS: tuple[Step, ...] = (
         ("stage_two",),
         ("synthesize",),
         ("stage_two_uniform",),
-        110,
+        90,
         stage_two_step("stage_two_uniform"),
     ),
     Step(
@@ -484,7 +484,7 @@ STEPS: tuple[Step, ...] = (
         (*MODEL, "measure"),
         ("stage_two", "stage_two_uniform"),
         ("measured/stage_two.json", "measured/stage_two_uniform.json"),
-        110,
+        90,
         measure_step("stage_two", "stage_two_uniform"),
     ),
     Step(
