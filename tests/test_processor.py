@@ -130,6 +130,7 @@ print("all good")
 """
 
 
+@pytest.mark.slow  # ten seconds of imports in a fresh interpreter
 def test_import_salad_teaches_transformers_auto_classes(tmp_path, encoder_on_disk):
     llm_folder = str(tiny.save_llm(tmp_path / "llm"))
     settings = tiny.model_settings("lora", llm_folder)
