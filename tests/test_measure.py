@@ -20,7 +20,7 @@ from salad.measure.divergence_by_item import (
     teacher_reads_text,
 )
 from salad.measure.misalignment import batches_of, forgetting_by_item, hearing, hears, misalignment_by_item, per_token
-from salad.measure.scoring import Prompt, choice_scores
+from salad.measure.scoring import Prompt, choice_scores, scores_of_all
 from salad.measure.statistics import Estimate, mean, ratio_of_sums
 from salad.measure.tasks.definition import (
     AFTER,
@@ -287,6 +287,15 @@ def test_sharing_the_prefix_changes_no_score(speech):
     assert choice_scores(student, prompt, [CHOICES[2]])[0] == pytest.approx(scores[2], abs=1e-4)
 
 
+def test_prompts_of_several_lengths_score_together_as_they_do_alone():
+    student = tiny.move(tiny.student())
+    heard = Prompt((0, 258, 69), SPOKEN[0].features_FE, (90, 91))
+    prompts = [Prompt((0, 70), None, ()), heard, Prompt((0, 71, 72, 73, 74, 75), None, ())]
+    choices = [CHOICES, CHOICES[:2], CHOICES[1:]]
+    for prompt, own, together in zip(prompts, choices, scores_of_all(student, prompts, choices), strict=True):
+        assert together == pytest.approx(choice_scores(student, prompt, own), abs=1e-4)
+
+
 def test_a_choice_without_tokens_is_refused():
     with pytest.raises(DataError, match="tokenizes to nothing"):
         choice_scores(tiny.student(), Prompt((0,), None, ()), [[82], []])
@@ -342,7 +351,7 @@ def test_too_few_titles_make_no_task():
 def test_both_views_of_an_item_put_the_same_words_around_it():
     item = definition_items(TEXTS, 1, 0)[0]
     tokenizer, mark = tiny.tokenizer(), tiny.mark()
-    read = text_prompt(item, item.definition, tokenizer, mark)
+    read = text_prompt(item.definition, tokenizer, mark)
     heard = speech_prompt(SPOKEN[0].features_FE, tokenizer, mark)
     assert read.before[0] == heard.before[0] == mark
     assert tokenizer.decode(read.before[1:]) == f"{BEFORE} {item.definition}{AFTER}"

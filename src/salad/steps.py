@@ -268,8 +268,9 @@ def _measure_text_llm(run: Run, student: SpeechLM, builder: SequenceBuilder, ite
     cuts = [cut for cut in read_cuts(run.path("spoken", "heldout")) if cut.id in asked]
     heard = transcripts(cuts, _recognizer(run.recipe))
     with student.as_text_llm():
-        topline = read_task(student, builder, items, [item.definition for item in items])
-        cascade = read_task(student, builder, items, [heard[item.id] for item in items])
+        batch = run.recipe.measure.batch_documents
+        topline = read_task(student, builder, items, [item.definition for item in items], batch)
+        cascade = read_task(student, builder, items, [heard[item.id] for item in items], batch)
     write_json(run.path("measured", "text_llm.json"), {"topline": topline, "cascade": cascade, "transcripts": heard})
 
 

@@ -13,7 +13,7 @@ from salad.distill.teacher import Teacher
 from salad.interleave.utterances import SequenceBuilder, Utterance, feature_lookup
 from salad.measure.divergence_by_item import ItemDivergence
 from salad.measure.misalignment import HeardAndSwapped, forgetting_by_item, hearing, misalignment_by_item, per_token
-from salad.measure.scoring import choice_scores
+from salad.measure.scoring import Prompt, scores_of_all
 from salad.measure.statistics import Estimate, mean, ratio_of_sums
 from salad.measure.tasks.definition import DefinitionItem, choice_ids, speech_prompt, text_prompt
 from salad.model.speech_lm import SpeechLM
@@ -81,30 +81,42 @@ def measure_arm(
         sequences = [builder.mixed(utterance) for utterance in group]
         pairs.append(misalignment_by_item(student, sequences, features, batch_documents, seed))
     on_progress(3, 5, "the task, read")
-    task_text = read_task(student, builder, held_out.items, [item.definition for item in held_out.items])
+    definitions = [item.definition for item in held_out.items]
+    task_text = read_task(student, builder, held_out.items, definitions, batch_documents)
     on_progress(4, 5, "the task, heard")
-    task_speech = [
-        right(student, builder, item, speech_prompt(features(item.id), builder.tokenizer, builder.mark))
-        for item in held_out.items
-    ]
+    prompts = [speech_prompt(features(item.id), builder.tokenizer, builder.mark) for item in held_out.items]
+    task_speech = answer_task(student, builder, held_out.items, prompts, batch_documents)
     on_progress(5, 5, "done")
     return ArmRows(forgetting, pairs[0], pairs[1], task_text, task_speech)
 
 
 def read_task(
-    model: SpeechLM, builder: SequenceBuilder, items: Sequence[DefinitionItem], definitions: Sequence[str]
+    model: SpeechLM,
+    builder: SequenceBuilder,
+    items: Sequence[DefinitionItem],
+    definitions: Sequence[str],
+    batch_documents: int,
 ) -> list[int]:
     """1 or 0 for each item whose definition, or transcript of it, is read as text."""
-    return [
-        right(model, builder, item, text_prompt(item, definition, builder.tokenizer, builder.mark))
-        for item, definition in zip(items, definitions, strict=True)
-    ]
+    prompts = [text_prompt(definition, builder.tokenizer, builder.mark) for definition in definitions]
+    return answer_task(model, builder, items, prompts, batch_documents)
 
 
-def right(model: SpeechLM, builder: SequenceBuilder, item: DefinitionItem, prompt: Any) -> int:
-    """1 if the right choice scores highest (the first of equals counts)."""
-    scores = choice_scores(model, prompt, choice_ids(item, builder.tokenizer))
-    return int(max(range(len(scores)), key=lambda i: (scores[i], -i)) == item.answer)
+def answer_task(
+    model: SpeechLM,
+    builder: SequenceBuilder,
+    items: Sequence[DefinitionItem],
+    prompts: Sequence[Prompt],
+    batch_documents: int,
+) -> list[int]:
+    """1 for each item whose right choice scores highest (the first of equals counts), else 0."""
+    answers: list[int] = []
+    for begin in range(0, len(items), batch_documents):
+        own = items[begin : begin + batch_documents]
+        choices = [choice_ids(item, builder.tokenizer) for item in own]
+        for item, scores in zip(own, scores_of_all(model, prompts[begin : begin + len(own)], choices), strict=True):
+            answers.append(int(scores.index(max(scores)) == item.answer))
+    return answers
 
 
 def arm_estimates(rows: ArmRows, seed: int, num_bootstrap: int) -> dict[str, Any]:

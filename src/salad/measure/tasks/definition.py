@@ -56,13 +56,8 @@ def definition_items(texts: Sequence[Text], num_items: int, seed: int) -> list[D
     return items
 
 
-def text_prompt(
-    item: DefinitionItem,  # noqa: ARG001  (every view of an item is asked for with the item)
-    definition: str,
-    tokenizer: PreTrainedTokenizerBase,
-    mark: int,
-) -> Prompt:
-    """The text view; `definition` is the item's own, or a transcript of it (the cascade)."""
+def text_prompt(definition: str, tokenizer: PreTrainedTokenizerBase, mark: int) -> Prompt:
+    """The text view; `definition` is an item's own, or a transcript of it (the cascade)."""
     ids = tokenizer(f"{BEFORE} {definition}{AFTER}", add_special_tokens=False)["input_ids"]
     return Prompt((mark, *ids), None, ())
 
