@@ -169,7 +169,21 @@ def assert_sequence_is_true(sequence, utterance, spans):
 def test_interleaving_gives_the_text_back_with_a_true_map(num_words, seed, policy, speech_words):
     build = tiny.builder(policy=policy, text_words=(1, 6), speech_words=speech_words, min_words=2, poisson_words=3)
     utterance = tiny.utterance(f"u{seed}", num_words, seed)
-    assert_sequence_is_true(build.mixed(utterance), utterance, spans_of(utterance, build))
+    spans = spans_of(utterance, build)
+    if all(span.kind == "speech" for span in spans):
+        with pytest.raises(DataError, match="all of its words are heard"):
+            build.mixed(utterance)
+        assert [row.id for row in build.usable([utterance])[1]] == [utterance.id]
+        return
+    assert_sequence_is_true(build.mixed(utterance), utterance, spans)
+
+
+def test_a_later_epoch_that_draws_nothing_but_speech_takes_the_first_epochs_spans():
+    build = tiny.builder(policy="interleaved", text_words=(3, 3), speech_words=(8, 9), min_words=2)
+    utterance = next(u for u in (tiny.utterance(f"u{i}", 6, i) for i in range(99)) if build.usable([u])[0])
+    drawn = [build.mixed(utterance, epoch) for epoch in range(20)]
+    assert all(sequence.pairs for sequence in drawn)
+    assert len({sequence.student_ids for sequence in drawn}) == 1
 
 
 def test_the_last_frame_of_speech_predicts_the_next_text_token():

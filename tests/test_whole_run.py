@@ -139,7 +139,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_numbers(finished: Path, 
     out = tmp_path / "run"
     moments = random.Random(7)
     kills = 0
-    while kills < 8:
+    while kills < 6:
         process = subprocess.Popen(
             command(human, out), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )

@@ -184,6 +184,8 @@ def mixed_sequence(
             pairs.append(Pair(len(student) - 1, token, ids[token]))
             student.append(ids[token])
     sequence = MixedSequence(item, tuple(student), (mark, *ids), tuple(speech), tuple(pairs))
+    if not pairs:
+        raise DataError("no text to predict: all of its words are heard")
     if len(sequence.student_ids) > settings.max_positions:
         raise DataError(f"{len(sequence.student_ids)} positions, more than max_positions={settings.max_positions}")
     sequence.check()

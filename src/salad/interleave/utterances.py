@@ -77,7 +77,19 @@ class SequenceBuilder:
         return text_sequence(item, text, self.tokenizer, self.mark, self.settings.max_positions)
 
     def mixed(self, utterance: Utterance, epoch: int = 0) -> MixedSequence:
-        """The sequence of an utterance in an epoch; policies that draw spans draw anew each epoch."""
+        """The sequence of an utterance in an epoch; policies that draw spans draw anew each epoch.
+
+        A later epoch whose spans can't be used (nothing but speech, a span without frames) takes those of epoch 0,
+        which `usable` has tried, so training never stops over an unlucky draw.
+        """
+        try:
+            return self._drawn(utterance, epoch)
+        except (DataError, AlignmentError):
+            if epoch == 0:
+                raise
+            return self._drawn(utterance, 0)
+
+    def _drawn(self, utterance: Utterance, epoch: int) -> MixedSequence:
         return mixed_sequence(
             utterance.id,
             utterance.words,

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
+from salad.errors import DataError
 from salad.model.processor import pad_features
 from salad.model.speech_lm import SpeechLM
 from salad.randomness import generator
@@ -78,6 +79,8 @@ def warm_start(
     if settings.steps == 0:
         return []
     spoken = {spelled(word.text) for words, _ in clips for word in words} - {""}
+    if not spoken:
+        raise DataError(f"the warm start of {purpose} has no timed words to learn from; align the speech first.")
     vocabulary = {word: i for i, word in enumerate(sorted(spoken))}
     directions_WH = word_directions(list(vocabulary), tokenizer, model.table_VH)
     optimizer = torch.optim.AdamW(model.adapter.parameters(), lr=settings.learning_rate, weight_decay=0.01)
