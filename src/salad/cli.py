@@ -36,8 +36,8 @@ RunOutOption = Annotated[Path | None, typer.Option("--out", metavar="RUN", help=
 
 def main() -> None:
     """The console entry point: maps errors to one sentence and an exit code."""
-    # OpenMP threads wait a quarter of a millisecond at a barrier, then sleep. The default spins sixty times as long, which
-    # makes a machine that is also busy with something else tens of times slower. Read when torch is first loaded.
+    # OpenMP threads spin a fraction of a millisecond at a barrier, then sleep. The default spins sixty times as long,
+    # which makes a machine that is also busy elsewhere tens of times slower. Read when torch is first loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         app()
