@@ -42,7 +42,7 @@ ORDER = (
     "__main__",
 )
 REPORT_MAY_IMPORT = {"errors", "files", "report"}  # it draws results and knows nothing of how they are made
-MAX_TEST_LINES = 400
+MAX_TEST_LINES = 450
 # What a distribution is imported as, where the two names differ.
 IMPORT_NAMES = {
     "faster_whisper": "faster-whisper",
