@@ -52,6 +52,8 @@ def main() -> None:
             _stop(f"no space left on the disk{where}; free some and run the same command again, it goes on from here.")
         if error.errno in (errno.EACCES, errno.EROFS):
             _stop(f"{error.filename or 'a file'} can't be written or read ({error.strerror}); choose another folder.")
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            _stop(f"{error.filename} is a file where a folder is needed, or a folder where a file is; choose another.")
         raise
 
 

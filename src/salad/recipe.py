@@ -84,7 +84,7 @@ class DataSettings(Settings):
 
     human: str = "debian-prompts"
     text: str = "wordnet"
-    heldout_human: Count = 40
+    heldout_human: Annotated[int, Field(ge=2)] = 40
     heldout_texts: Count = 120
     mix_texts: Count = 4000
     pool_texts: Count = 4000
@@ -167,7 +167,7 @@ class MeasureSettings(Settings):
 class Recipe(Settings):
     """A whole run. See recipes/*.yaml."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Count = 2
     asr: str = "whisper-tiny.en"

@@ -156,11 +156,12 @@ def reports(run: Run, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
 def _work(run: Run, step: Step, key: str, progress: Progress) -> tuple[dict[str, Any], float]:
     mark, started = _mark_path(run, step), _started_path(run, step)
     fresh = _begun(run, step) != key or mark.is_file()
-    mark.unlink(missing_ok=True)
     if fresh:
+        _refuse_foreign(run, step)
         for output in step.outputs:
             path = run.path(output)
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
         write_atomic(started, key)
     began = time.perf_counter()
     report = step.work(run, progress)
@@ -168,6 +169,17 @@ def _work(run: Run, step: Step, key: str, progress: Progress) -> tuple[dict[str,
     write_json(mark, {"key": key, "wall_s": seconds, "report": report})
     started.unlink(missing_ok=True)
     return report, seconds
+
+
+def _refuse_foreign(run: Run, step: Step) -> None:
+    """What lies where a step writes is deleted only in a folder that runs have worked in."""
+    if run.path("steps").is_dir() and any(run.path("steps").iterdir()):
+        return
+    foreign = [output for output in step.outputs if run.path(output).exists()]
+    if foreign:
+        raise RecipeError(
+            f"{run.folder} holds {', '.join(foreign)}, and no run has worked there; give an empty folder with --out."
+        )
 
 
 def _check_needs(run: Run, step: Step, expected: dict[str, str]) -> None:

@@ -76,7 +76,7 @@ def select(
     seed: int,
 ) -> Selection:
     """3. and 4. P_target ~ P_web M^gamma, and texts drawn from it until the budget is reached."""
-    sizes = np.bincount([cluster_of[text.id] for text in pool], minlength=len(probes))
+    sizes = np.bincount([cluster_of[text.id] for text in pool if text.id in cluster_of], minlength=len(probes))
     web = sizes / sizes.sum()
     excluded = [entry.excluded is not None for entry in probes]
     target = target_distribution(list(web), [entry.misalignment_nats for entry in probes], gamma, excluded)

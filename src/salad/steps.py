@@ -4,7 +4,7 @@ human/, aligned/  human speech, a prepared folder, without and with word timings
 texts/            mix, pool, probe, heldout .jsonl
 clusters/         the pool's clusters, their names, the probes' clusters
 spoken/NAME/      synthetic speech: heldout, probe, stage_two, stage_two_uniform; audio shared in spoken/audio
-features/         the frozen encoder's frames of all of it
+features/         the frozen encoder's frames of synthetic speech (those of human speech: aligned/features)
 stage_one/, stage_two/, stage_two_uniform/    models, checkpoints, curves
 measured/         per-item rows of every arm
 results.json, report.html
@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,8 @@ def _measure_text_llm(run: Run, student: SpeechLM, builder: SequenceBuilder, ite
     asked = {item.id for item in items}
     cuts = [cut for cut in read_cuts(run.path("spoken", "heldout")) if cut.id in asked]
     heard = transcripts(cuts, _recognizer(run.recipe))
-    with student.as_text_llm():
+    # An untrained model that will be trained in full is still the text LLM; others have their LoRA switched off.
+    with nullcontext() if student.config.train_llm == "full" else student.as_text_llm():
         batch = run.recipe.measure.batch_documents
         topline = read_task(student, builder, items, [item.definition for item in items], batch)
         cascade = read_task(student, builder, items, [heard[item.id] for item in items], batch)
@@ -339,7 +341,7 @@ def _speak_and_encode(
         encode_cuts(out, encoder, lambda d, t, tell=tell: tell(d, t, "encoding"), run.path("features"))  # type: ignore[misc]
         report["seconds"][name] = sum(cut.duration for cut in read_cuts(out))
     for name in also_encode:
-        encode_cuts(run.path(name), encoder, lambda d, t, n=name: progress(d, t, f"encoding {n}"), run.path("features"))  # type: ignore[misc]
+        encode_cuts(run.path(name), encoder, lambda d, t, n=name: progress(d, t, f"encoding {n}"))  # type: ignore[misc]
     return report
 
 
@@ -352,7 +354,9 @@ def _texts(run: Run, name: str) -> Path:
 
 
 def _utterances(run: Run, where: str) -> list[Utterance]:
-    return load_utterances(run.path(where), _encoder_name(run), run.path("features"))
+    """Human speech keeps its features by cut id; synthetic speech shares them, by what it sounds like."""
+    shared = run.path("features") if where.startswith("spoken/") else None
+    return load_utterances(run.path(where), _encoder_name(run), shared)
 
 
 def _encoder_name(run: Run) -> str:
@@ -412,7 +416,7 @@ STEPS: tuple[Step, ...] = (
         "held-out and probe texts spoken by the voice; the frozen encoder hears everything once",
         ("asr", "voice", "model.encoder"),
         ("align", "cluster"),
-        ("spoken/heldout", "spoken/probe", "features"),
+        ("spoken/heldout", "spoken/probe"),
         120,
         speak,
     ),
@@ -498,11 +502,3 @@ STEPS: tuple[Step, ...] = (
         write_results,
     ),
 )
-
-
-def model_in(path: Path) -> Path:
-    """The best model of a run folder (Stage II, else Stage I), or the path itself if it is a model folder."""
-    for candidate in (path / "stage_two" / "model", path / "stage_one" / "model"):
-        if (candidate / "config.json").is_file() and not (path / "config.json").is_file():
-            return candidate
-    return path

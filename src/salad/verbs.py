@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from salad.assets import resolve
 from salad.distill.teacher import teacher_for
 from salad.errors import CheckpointError, DataError, RecipeError
 from salad.files import read_json, read_jsonl
 from salad.interleave.utterances import SequenceBuilder, feature_lookup, load_utterances
+from salad.measure.cascade import transcripts
 from salad.measure.misalignment import forgetting_by_item, hearing, misalignment_by_item, per_token
 from salad.model.llm import document_mark, load_tokenizer
 from salad.model.processor import SPEECH_TOKEN, SpeechLMProcessor
@@ -21,6 +23,7 @@ from salad.select.probe import ClusterProbe
 from salad.select.sampling import Selection
 from salad.speech.audio import load_audio
 from salad.speech.prepared import read_cuts, read_info, text_of
+from salad.speech.recognize import Recognizer
 from salad.stage_two import probe as probe_model
 from salad.stage_two import select as select_from
 from salad.synthesize.quality import character_error_rate
@@ -109,9 +112,8 @@ def probe_folder(
     if unknown:
         raise DataError(f"{speech}: {len(unknown)} utterances are in no cluster of {clusters} (e.g. {unknown[0]!r}).")
     recipe = parse_recipe(tree, str(model))
-    heard_path = speech / "transcripts.json"
-    heard = read_json(heard_path) if heard_path.is_file() else {}
-    cers = {cut.id: character_error_rate(text_of(cut), heard[cut.id]) for cut in cuts if cut.id in heard}
+    heard = transcripts(cuts, Recognizer(resolve(recipe.asr), threads))
+    cers = {cut.id: character_error_rate(text_of(cut), heard[cut.id]) for cut in cuts}
     utterances = load_utterances(speech, recipe.model.encoder)
     entries, _ = probe_model(model, utterances, cluster_of, cers, recipe)
     return [entry.as_json() | {"name": names[entry.cluster]} for entry in entries]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
@@ -29,6 +28,8 @@ from salad.recipe import AdapterSettings, ModelSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from peft import LoraConfig
 
 WEIGHTS_NAME = "model.safetensors"
 
@@ -306,6 +307,8 @@ def _dtype_name(config: SpeechLMConfig) -> str:
 
 
 def _lora_config(lora: dict[str, Any]) -> LoraConfig:
+    from peft import LoraConfig  # here: peft imports transformers' Auto classes, which import this module
+
     return LoraConfig(
         r=lora["rank"],
         lora_alpha=lora["alpha"],

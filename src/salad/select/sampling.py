@@ -64,6 +64,9 @@ def select_texts(
     rng = generator(seed, "select", purpose)
     weights = np.asarray(target, np.float64).copy()
     queues: list[list[Text]] = [[] for _ in weights]
+    unknown = [text.id for text in texts if text.id not in cluster_of]
+    if unknown:
+        raise DataError(f"{len(unknown)} texts are in no cluster (e.g. {unknown[0]!r}); cluster this corpus first.")
     for text in texts:
         queues[cluster_of[text.id]].append(text)
     for queue in queues:
