@@ -123,3 +123,10 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
             return self.note("refused")
 
     assert go(Nested(), recipe(), tmp_path)[-1] == "refused"
+
+
+def test_a_folder_that_no_run_made_is_left_alone(tmp_path: Path) -> None:
+    tmp_path.joinpath("words.txt").write_text("the user's own")
+    with pytest.raises(RecipeError, match=r"holds words\.txt, and no run has worked there"):
+        go(Journal(), recipe(), tmp_path)
+    assert tmp_path.joinpath("words.txt").read_text() == "the user's own"
