@@ -14,7 +14,7 @@ from salad.errors import CheckpointError, DataError, RecipeError
 from salad.files import read_json, read_jsonl
 from salad.interleave.utterances import SequenceBuilder, feature_lookup, load_utterances
 from salad.measure.cascade import transcripts
-from salad.measure.misalignment import forgetting_by_item, hearing, misalignment_by_item, per_token
+from salad.measure.misalignment import forgetting_by_item, hearing, hears, misalignment_by_item, per_token
 from salad.model.llm import document_mark, load_tokenizer
 from salad.model.processor import SPEECH_TOKEN, SpeechLMProcessor
 from salad.model.speech_lm import SpeechLM
@@ -88,7 +88,7 @@ def measure_folder(
         "misalignment_swapped_nats": per_token(rows.swapped, seed, "verb", BOOTSTRAP).as_json(),
         "hearing_nats": heard.as_json(),
         "forgetting_nats": per_token(forgotten, seed, "verb", BOOTSTRAP).as_json(),
-        "hears": heard.low > 0,
+        "hears": hears(heard),
         "not_measured": len(rejected),
     }
 

@@ -12,7 +12,14 @@ from typing import Any
 from salad.distill.teacher import Teacher
 from salad.interleave.utterances import SequenceBuilder, Utterance, feature_lookup
 from salad.measure.divergence_by_item import ItemDivergence
-from salad.measure.misalignment import HeardAndSwapped, forgetting_by_item, hearing, misalignment_by_item, per_token
+from salad.measure.misalignment import (
+    HeardAndSwapped,
+    forgetting_by_item,
+    hearing,
+    hears,
+    misalignment_by_item,
+    per_token,
+)
 from salad.measure.scoring import Prompt, scores_of_all
 from salad.measure.statistics import Estimate, mean, ratio_of_sums
 from salad.measure.tasks.definition import DefinitionItem, choice_ids, speech_prompt, text_prompt
@@ -130,7 +137,7 @@ def arm_estimates(rows: ArmRows, seed: int, num_bootstrap: int) -> dict[str, Any
         "misalignment_nats": nats(rows.broad.heard, "broad"),
         "misalignment_swapped_nats": nats(rows.broad.swapped, "broad"),
         "hearing_nats": heard.as_json(),
-        "hears": heard.low > 0,
+        "hears": hears(heard),
         "misalignment_human_nats": nats(rows.human.heard, "human"),
         "hearing_human_nats": hearing(rows.human, seed, "human", num_bootstrap).as_json(),
         "forgetting_nats": nats(rows.forgetting, "forgetting"),
