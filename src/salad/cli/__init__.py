@@ -1,0 +1,49 @@
+"""The `salad` command: a thin verb for each step. A verb takes paths and names and writes a folder.
+
+Exit codes: 0 done; 2 the user can mend it (one sentence on stderr); 1 our fault (traceback); 130 interrupted.
+Nothing heavy is imported before a verb needs it, so `salad --help` is quick.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from salad import __version__
+from salad.cli import prepare, runs, selection, speech, using  # noqa: F401  (each adds its verbs to the app)
+from salad.cli.options import app, stop
+from salad.errors import SaladError
+
+
+def main() -> None:
+    """The console entry point: maps errors to one sentence and an exit code."""
+    # OpenMP threads spin a fraction of a millisecond at a barrier, then sleep. The default spins sixty times as long,
+    # which makes a machine that is also busy elsewhere tens of times slower. Read when torch is first loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    try:
+        app()
+    except SaladError as error:
+        stop(str(error))
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" ({error.filename})" if error.filename else ""
+            stop(f"no space left on the disk{where}; free some and run the same command again, it goes on from here.")
+        if error.errno in (errno.EACCES, errno.EROFS):
+            stop(f"{error.filename or 'a file'} can't be written or read ({error.strerror}); choose another folder.")
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            stop(f"{error.filename} is a file where a folder is needed, or a folder where a file is; choose another.")
+        raise
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit

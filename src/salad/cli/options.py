@@ -1,0 +1,62 @@
+"""What the verbs share: options by their type, results as JSON or a line, libraries kept quiet."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Give a text LLM ears without making it dumber (SALAD, arXiv 2510.13632).",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, e.g. recipes/demo.yaml.")]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; repeatable.")]
+OutOption = Annotated[Path, typer.Option("--out", metavar="OUT", help="The folder to write.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")]
+RunOutOption = Annotated[Path | None, typer.Option("--out", metavar="RUN", help="The run folder [runs/NAME].")]
+
+
+def stop(sentence: str) -> None:
+    """One sentence on stderr, exit 2."""
+    print(f"salad: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run_folder(name: str, out: Path | None) -> Path:
+    """Where a recipe's run lies unless `--out` says otherwise."""
+    return out if out is not None else Path("runs") / name
+
+
+def quiet() -> None:
+    """No progress bars of the libraries between ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def print_json(value: Any) -> None:
+    """A result as indented JSON."""
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def print_result(value: Any, as_json: bool) -> None:
+    """A result as JSON, or its keys and values on one line for each row."""
+    if as_json:
+        return print_json(value)
+    for row in value if isinstance(value, list) else [value]:
+        print("  ".join(f"{key}: {_short(item)}" for key, item in row.items()))
+
+
+def _short(item: Any) -> str:
+    if isinstance(item, dict) and {"value", "low", "high"} <= item.keys():
+        return f"{item['value']:.3f} [{item['low']:.3f}, {item['high']:.3f}] (n={item['n']})"
+    return f"{item:.4g}" if isinstance(item, float) else str(item)

@@ -1,0 +1,72 @@
+"""A whole run: run, steps, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from salad.cli.options import JsonOption, RecipeArgument, RunOutOption, SetOption, app, print_json, quiet, run_folder
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    settings: SetOption = [],  # noqa: B006  (typer reads the default, nobody changes it)
+    out: RunOutOption = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="STEP", help="Do this step alone, again.")] = None,
+) -> None:
+    """Do all steps of a recipe in order; goes on where an interrupted run stopped."""
+    from salad.display import RunDisplay
+    from salad.recipe import load_recipe
+
+    loaded = load_recipe(recipe, tuple(settings))
+    display = RunDisplay(loaded.name)
+    display.introduce(recipe)
+    quiet()
+    from salad.results import deviations
+    from salad.run import Run, execute
+    from salad.steps import STEPS
+
+    display.deviations(deviations(loaded))
+    folder = run_folder(loaded.name, out)
+    with display:
+        execute(Run(loaded, folder), STEPS, only, display.announce, display.finished)
+    if (folder / "results.json").is_file():
+        display.conclude(folder)
+
+
+@app.command()
+def steps(
+    recipe: RecipeArgument,
+    settings: SetOption = [],  # noqa: B006
+    out: RunOutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the steps of a recipe, what each is for, and how far its run is."""
+    from salad.recipe import load_recipe
+    from salad.run import Run, states
+    from salad.steps import STEPS
+
+    loaded = load_recipe(recipe, tuple(settings))
+    found = states(Run(loaded, run_folder(loaded.name, out)), STEPS)
+    rows = [{"step": s.step.name, "state": s.state, "wall_s": s.wall_s, "purpose": s.step.purpose} for s in found]
+    if as_json:
+        return print_json(rows)
+    for row in rows:
+        seconds = "" if row["wall_s"] is None else f"{row['wall_s']:.0f} s"
+        print(f"{row['step']:<18} {row['state']:<8} {seconds:>6}  {row['purpose']}")
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/demo.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The page [RUN/report.html].")] = None,
+) -> None:
+    """Draw a run's results as one self-contained page."""
+    from salad.report.page import write_report
+
+    page = out or run_folder / "report.html"
+    write_report(run_folder / "results.json", page)
+    print(page)
