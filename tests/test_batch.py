@@ -1,4 +1,4 @@
-"""Batches and the mix: the best grouping there is, padding that changes nothing, a stream that is a pure function."""
+"""Batches: the best grouping there is, padding that changes nothing."""
 
 import pytest
 import torch
@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from salad.errors import RecipeError
 from salad.interleave.batch import partition_by_length
-from salad.interleave.mix import BLOCK, Mix
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,51 +75,3 @@ def test_padding_does_not_change_a_hidden_state(adapter):
             student_alone, teacher_alone = hidden(alone)
             assert torch.allclose(student_alone, student[own], atol=1e-4)
             assert torch.allclose(teacher_alone, teacher[own], atol=1e-4)
-
-
-# --- the mix --------------------------------------------------------------------------------------------------------
-
-
-def test_the_mix_is_a_pure_function_of_the_position():
-    mix = Mix([7, 11], [2, 1], 0, "stage_one")
-    stream = [mix.draw(p) for p in range(400)]
-    again = Mix([7, 11], [2, 1], 0, "stage_one")
-    assert [again.draw(p) for p in reversed(range(400))] == stream[::-1]
-    assert [Mix([7, 11], [2, 1], 1, "stage_one").draw(p) for p in range(400)] != stream
-    assert [Mix([7, 11], [2, 1], 0, "stage_two").draw(p) for p in range(400)] != stream
-
-
-@pytest.mark.parametrize(
-    ("weights", "of_a_block"),
-    [([2, 1], [40, 20]), ([1, 1, 1], [20, 20, 20]), ([2 / 3, 1 / 3], [40, 20]), ([1, 0], [60, 0])],
-)
-def test_every_block_has_the_exact_weights(weights, of_a_block):
-    mix = Mix([5] * len(weights), weights, 0, "mix")
-    for block in range(3):
-        drawn = [mix.draw(block * BLOCK + i).source for i in range(BLOCK)]
-        assert [drawn.count(source) for source in range(len(weights))] == of_a_block
-
-
-def test_every_item_comes_once_an_epoch():
-    mix = Mix([7, 90], [1, 1], 0, "mix")
-    seen = {0: [], 1: []}
-    for position in range(30 * BLOCK):
-        draw = mix.draw(position)
-        seen[draw.source].append((draw.epoch, draw.index))
-    for source, size in enumerate([7, 90]):
-        for epoch in range(len(seen[source]) // size):
-            part = seen[source][epoch * size : (epoch + 1) * size]
-            assert {e for e, _ in part} == {epoch}
-            assert sorted(i for _, i in part) == list(range(size))
-    orders = {tuple(i for e, i in seen[1] if e == epoch) for epoch in range(5)}
-    assert len(orders) == 5
-
-
-@pytest.mark.parametrize(
-    ("sizes", "weights", "said"),
-    [([0, 3], [1, 1], "no items"), ([3, 3], [0, 0], "no source"), ([3, 3], [1000, 1], "1 in 60")],
-)
-def test_a_mix_that_cannot_be_kept_is_refused(sizes, weights, said):
-    with pytest.raises(RecipeError, match=said):
-        Mix(sizes, weights, 0, "stage_one")
-    assert Mix([0, 3], [0, 1], 0, "stage_one").draw(0).source == 1
