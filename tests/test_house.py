@@ -22,6 +22,7 @@ ORDER = (
     "randomness",
     "recipe",
     "assets",
+    "derived",
     "texts",
     "speech",
     "synthesize",

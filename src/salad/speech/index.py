@@ -1,0 +1,215 @@
+"""Random access to the cuts of a prepared folder, however many: a derived index in memory-mapped files.
+
+    OUT/index/KEY/records.jsonl    a cut a line: [id, duration_s, document, text, [start_s, end_s, ...] or null], in the
+                                   order of cuts.jsonl.gz
+    OUT/index/KEY/offsets.npy      where each line begins, and where the last one ends
+    OUT/index/KEY/checksums.npy    CRC-32 of each line
+    OUT/index/KEY/num_words.npy    how many words have times; 0: the cut is not aligned
+    OUT/index/KEY/hashes.npy       8 bytes of BLAKE2 of each id, sorted
+    OUT/index/KEY/rows.npy         the cut that each of these hashes is of
+
+KEY and how it is made anew: see salad.derived. A record is verified whenever it is read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salad.derived import derived, discard
+from salad.errors import AlignmentError, DataError, MissingFileError
+from salad.speech.prepared import CUTS_NAME, TimedWord
+
+INDEX_NAME = "index"
+RECORDS_NAME = "records.jsonl"
+VERSION = 1
+ARRAYS = ("offsets", "checksums", "num_words", "hashes", "rows")
+
+
+@dataclass(frozen=True, slots=True)
+class CutRecord:
+    """What interleaving needs of a cut. `words` is empty where the cut is not aligned."""
+
+    id: str
+    duration_s: float
+    document: str | None
+    text: str
+    words: tuple[TimedWord, ...]
+
+
+class IndexedCuts(Sequence[CutRecord]):
+    """The cuts of a prepared folder by number and by id; memory does not grow with their number.
+
+    The index is made when it is first asked for, in one streaming pass. Pickled, it is its folder's name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the index of a prepared folder, or make it.
+
+        Raises:
+            MissingFileError: the folder was never prepared.
+            DataError: a line of its cuts is not a cut, or an id stands twice.
+            AlignmentError: a cut's word timings are not those of its text.
+        """
+        self.folder = folder
+        if not (folder / CUTS_NAME).is_file():
+            raise MissingFileError(f"{folder} holds no {CUTS_NAME}; make it with 'salad prepare … --out {folder}'.")
+        self._open()
+
+    def _open(self) -> None:
+        source = self.folder / CUTS_NAME
+        self._place = derived(source, self.folder / INDEX_NAME, VERSION, lambda out: _make(source, out), RECORDS_NAME)
+        # Plain views of the maps: numpy's memmap class makes every look-up several times slower.
+        arrays = {name: np.asarray(np.load(self._place / f"{name}.npy", mmap_mode="r")) for name in ARRAYS}
+        self._offsets, self._checksums = arrays["offsets"], arrays["checksums"]
+        self._hashes, self._rows = arrays["hashes"], arrays["rows"]
+        self.num_words: NDArray[np.int32] = arrays["num_words"]
+        self._file = (self._place / RECORDS_NAME).open("rb", buffering=0)
+
+    def __getstate__(self) -> Path:
+        return self.folder
+
+    def __setstate__(self, folder: Path) -> None:
+        self.__init__(folder)  # type: ignore[misc]  # a worker opens its own maps
+
+    def __len__(self) -> int:
+        return len(self._checksums)
+
+    @overload
+    def __getitem__(self, row: int) -> CutRecord: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[CutRecord]: ...
+    def __getitem__(self, row: int | slice) -> CutRecord | list[CutRecord]:
+        """The record of a cut, in the order of the folder."""
+        if isinstance(row, slice):
+            return [self[i] for i in range(len(self))[row]]
+        name, duration_s, document, text, times = self._read(range(len(self))[row])
+        words = map(TimedWord, text.split(), times[::2], times[1::2]) if times else ()
+        return CutRecord(name, duration_s, document, text, tuple(words))
+
+    def row(self, name: str) -> int | None:
+        """The number of the cut with id `name`; None if there is none."""
+        wanted = np.uint64(_hash(name))
+        place = int(self._hashes.searchsorted(wanted))
+        while place < len(self) and self._hashes[place] == wanted:
+            row = int(self._rows[place])
+            if self._read(row)[0] == name:
+                return row
+            place += 1
+        return None
+
+    def rows_of(self, names: Iterable[str]) -> NDArray[np.int64]:
+        """The numbers of the cuts with these ids, in their order.
+
+        Raises:
+            DataError: there is no such cut.
+        """
+        rows = [(name, self.row(name)) for name in names]
+        missing = [name for name, row in rows if row is None]
+        if missing:
+            raise DataError(f"{self.folder} has no cut {missing[0]!r} ({len(missing)} of the ids asked for).")
+        return np.array([row for _, row in rows], np.int64)
+
+    def continuation(self, row: int, num_words: int) -> str:
+        """The first `num_words` words after the cut in its document, from the cuts that follow it; "" at its end."""
+        document = self._read(row)[2]
+        words: list[str] = []
+        while document is not None and len(words) < num_words and (row := row + 1) < len(self):
+            following = self._read(row)
+            if following[2] != document:
+                break
+            words += following[3].split()
+        return " ".join(words[:num_words])
+
+    def _read(self, row: int) -> list[Any]:
+        for _ in range(2):
+            begin, end = int(self._offsets[row]), int(self._offsets[row + 1])
+            line = os.pread(self._file.fileno(), end - begin, begin)  # unlike a map, it adds nothing to resident memory
+            if zlib.crc32(line) == self._checksums[row]:
+                record: list[Any] = json.loads(line)
+                return record
+            discard(self._place)
+            self._open()
+        raise DataError(f"{self._place / RECORDS_NAME} is damaged at cut {row}, made anew or not; check the disk.")
+
+
+def _make(source: Path, out: Path) -> None:
+    """Write the index in one pass over the cuts; memory holds 48 bytes a cut."""
+    offsets, checksums, num_words, hashes = array("q", [0]), array("I"), array("i"), array("Q")
+    with (out / RECORDS_NAME).open("wb") as records:
+        for record in _records(source):
+            line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            records.write(line)
+            offsets.append(offsets[-1] + len(line))
+            checksums.append(zlib.crc32(line))
+            num_words.append(len(record[4] or ()) // 2)
+            hashes.append(_hash(record[0]))
+    unsorted = np.frombuffer(hashes, np.uint64)
+    rows = np.argsort(unsorted, kind="stable")
+    arrays: dict[str, NDArray[Any]] = {
+        "offsets": np.frombuffer(offsets, np.int64),
+        "checksums": np.frombuffer(checksums, np.uint32),
+        "num_words": np.frombuffer(num_words, np.int32),
+        "hashes": unsorted[rows],
+        "rows": rows,
+    }
+    for name, values in arrays.items():
+        np.save(out / f"{name}.npy", values)
+    _refuse_duplicates(source, out, arrays)
+
+
+def _records(source: Path) -> Iterator[list[Any]]:
+    done = 0
+    try:
+        with gzip.open(source, "rb") as file:
+            for line in file:
+                yield _record(json.loads(line))
+                done += 1
+    except AlignmentError:
+        raise
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{source}:{done + 1} is not readable as a cut ({type(error).__name__}: {error}); prepare the corpus again."
+        ) from error
+
+
+def _record(cut: dict[str, Any]) -> list[Any]:
+    spoken = cut["supervisions"][0]
+    text: str = spoken.get("text") or ""
+    items = (spoken.get("alignment") or {}).get("word")
+    times: list[float] | None = None
+    if items is not None:
+        if [item[0] for item in items] != text.split():
+            raise AlignmentError(
+                f"utterance {cut['id']!r}: its word timings are not those of its text; align it again."
+            )
+        times = [time_s for _, start, duration, *_ in items for time_s in (start, round(start + duration, 8))]
+    return [cut["id"], cut["duration"], (cut.get("custom") or {}).get("document"), text, times]
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def _refuse_duplicates(source: Path, out: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Equal hashes stand next to each other; only their ids are read."""
+    hashes, rows, offsets = arrays["hashes"], arrays["rows"], arrays["offsets"]
+    with (out / RECORDS_NAME).open("rb") as records:
+        for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
+            pair = []
+            for row in rows[place : place + 2]:
+                records.seek(int(offsets[row]))
+                pair.append(json.loads(records.readline())[0])
+            if pair[0] == pair[1]:
+                raise DataError(f"{source}: the id {pair[0]!r} stands twice; ids must be unique within a corpus.")
