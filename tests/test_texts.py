@@ -106,7 +106,8 @@ GOOD_ROW = {"id": "a", "text": "t", "domain": "d", "source": "s", "licence": "l"
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({key: value for key, value in GOOD_ROW.items() if key != "domain"}, "record 2: 'domain' must be a string"),
+        (GOOD_ROW | {"domain": None}, "record 2: 'domain' must be a string, not None"),
+        ({key: value for key, value in GOOD_ROW.items() if key != "text"}, "record 2: 'text' must be a string"),
         (GOOD_ROW | {"id": 3}, "record 2: 'id' must be a string, not 3"),
         (GOOD_ROW | {"id": "b", "text": " "}, "the text of 'b' is empty"),
         (GOOD_ROW | {"id": "b", "title": 4}, "'title' must be a string"),

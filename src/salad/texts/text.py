@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from salad.errors import DataError
 from salad.files import read_jsonl, write_jsonl
+
+NO_DOMAIN = "all"
+NO_LICENCE = "not stated"
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class Text:
 def read_texts(path: Path) -> list[Text]:
     """The texts of a JSONL file, in file order; keys other than those of `Text` are not read.
 
+    A row needs id and text. Without the others its domain is "all", its source the file's name, its licence "not
+    stated".
+
     Raises:
         MissingFileError: no such file.
         DataError: a line is no JSON object, a key is missing or not a string, a text is empty, or an id stands twice.
@@ -32,7 +39,7 @@ def read_texts(path: Path) -> list[Text]:
     texts: list[Text] = []
     seen: set[str] = set()
     for number, row in enumerate(read_jsonl(path), start=1):
-        text = _text_from(row, f"{path}, record {number}")
+        text = text_from(row, f"{path}, record {number}", path.name)
         if text.id in seen:
             raise DataError(f"{path}, record {number}: the id {text.id!r} stands twice; give every text its own.")
         seen.add(text.id)
@@ -45,7 +52,13 @@ def write_texts(path: Path, texts: list[Text]) -> None:
     write_jsonl(path, [asdict(text) for text in texts])
 
 
-def _text_from(row: dict[str, Any], place: str) -> Text:
+def text_from(row: Mapping[str, Any], place: str, source: str) -> Text:
+    """The text of one row that stands at `place`; `source` is where it comes from unless the row says so.
+
+    Raises:
+        DataError: a key is missing or not a string, or the text is empty.
+    """
+    row = {"domain": NO_DOMAIN, "source": source, "licence": NO_LICENCE, **row}
     for key in ("id", "text", "domain", "source", "licence"):
         if not isinstance(row.get(key), str):
             raise DataError(f"{place}: {key!r} must be a string, not {row.get(key)!r}; add it to the file.")
