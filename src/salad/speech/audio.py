@@ -1,4 +1,4 @@
-"""Audio in and out: any file libsndfile reads → mono float32; mono float32 → 16-bit FLAC, written atomically."""
+"""Audio in and out: any file libsndfile or FFmpeg's library reads → mono float32; mono float32 → 16-bit FLAC, written atomically."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from salad.errors import AudioError, MissingFileError
 from salad.files import write_atomic
 from salad.speech import time
+from salad.speech.decode import ffmpeg_format, open_audio
 
 if TYPE_CHECKING:
     from lhotse import MonoCut
@@ -84,20 +85,45 @@ def save_flac(path: Path, audio: Samples, rate_hz: int) -> None:
 def _load_span(path: Path, start_s: float, duration_s: float | None, rate_hz: int | None) -> tuple[Samples, int]:
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist; check the manifest that names it, or prepare its corpus again.")
-    try:
-        with soundfile.SoundFile(path) as file:
-            file_hz = int(file.samplerate)
-            start = time.samples(start_s, file_hz)
-            wanted = file.frames - start if duration_s is None else time.samples(duration_s, file_hz)
-            wanted = min(wanted, file.frames - start)
-            file.seek(min(start, file.frames))
-            audio = file.read(wanted if wanted > 0 else 0, dtype="float32", always_2d=True).mean(axis=1)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path} can't be decoded as audio ({error}); convert it to FLAC or leave it out.") from error
+    if ffmpeg_format(path):
+        audio, file_hz, wanted = _by_blocks(path, start_s, duration_s)
+    else:
+        audio, file_hz, wanted = _by_seeking(path, start_s, duration_s)
     if len(audio) < wanted:
         raise AudioError(f"{path} is cut short: {len(audio)} of {wanted} samples can be read; copy it again.")
     audio = _checked(np.asarray(audio, dtype=np.float32), str(path))
     return (audio, file_hz) if rate_hz is None else (resample(audio, file_hz, rate_hz), rate_hz)
+
+
+def _by_seeking(path: Path, start_s: float, duration_s: float | None) -> tuple[Samples, int, int]:
+    """The samples of a span that are there, their rate, and how many there should be."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate_hz = int(file.samplerate)
+            start = time.samples(start_s, rate_hz)
+            wanted = file.frames - start if duration_s is None else time.samples(duration_s, rate_hz)
+            wanted = max(0, min(wanted, file.frames - start))
+            file.seek(min(start, file.frames))
+            return file.read(wanted, dtype="float32", always_2d=True).mean(axis=1), rate_hz, wanted
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(f"{path} can't be decoded as audio ({error}); convert it to FLAC or leave it out.") from error
+
+
+def _by_blocks(path: Path, start_s: float, duration_s: float | None) -> tuple[Samples, int, int]:
+    """The same of a file in which no place can be found without decoding what lies before it."""
+    parts: list[Samples] = []
+    count = 0
+    with open_audio(path) as stream:
+        start = time.samples(start_s, stream.rate_hz)
+        end = None if duration_s is None else start + time.samples(duration_s, stream.rate_hz)
+        for block_TC in stream.blocks:
+            mono_T = block_TC.mean(axis=1)
+            parts.append(mono_T[max(0, start - count) : None if end is None else max(0, end - count)])
+            count += len(block_TC)
+            if end is not None and count >= end:
+                break
+        wanted = max(0, (count if end is None else min(end, count)) - start)
+        return np.concatenate(parts or [np.zeros(0, np.float32)]), stream.rate_hz, wanted
 
 
 def _checked(audio: Samples, place: str) -> Samples:

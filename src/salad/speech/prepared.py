@@ -3,24 +3,31 @@
 OUT/cuts.jsonl.gz      Lhotse MonoCuts; each has one supervision with text, speaker, language, and, once aligned,
                        supervision.alignment["word"]: one AlignmentItem(symbol, start, duration, score) for every
                        whitespace-separated word of the text, in order, times in seconds from the cut's start
-OUT/rejected.jsonl     what was not taken: {"id", "reason", "place"} a line, empty when all was taken
+OUT/rejected.jsonl     what was not taken: {"id", "reason", "place"} a line, empty when all was taken; a reason reads
+                       "kind: what is wrong with this one"
 OUT/info.json          {"corpus", "licence", "source", ...}: where it comes from
-OUT/features/ENCODER/  frozen-encoder features, one .npy a cut (see model/features.py)
+OUT/features/ENCODER/  frozen-encoder features (see model/features.py)
+
+A recording that lies inside OUT is named from there, so that the folder can be moved with its audio; others by their
+absolute path. A cut may keep `licence`, `source` and `document` in `custom`; neighbours with the same document follow
+each other in its text.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from lhotse import CutSet, MonoCut
-from lhotse.supervision import AlignmentItem
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from salad.errors import AlignmentError, DataError, MissingFileError
-from salad.files import write_atomic
+from salad.files import open_atomic, write_atomic
+
+if TYPE_CHECKING:  # Lhotse brings PyTorch along: only who holds cuts pays for it
+    from lhotse import MonoCut
 
 CUTS_NAME = "cuts.jsonl.gz"
 
@@ -33,6 +40,11 @@ class Rejected:
     reason: str
     place: str
 
+    @property
+    def kind(self) -> str:
+        """What is wrong, without what is particular to this item: for counting."""
+        return kind_of(self.reason)
+
 
 @dataclass(frozen=True)
 class TimedWord:
@@ -41,6 +53,12 @@ class TimedWord:
     text: str
     start_s: float
     end_s: float
+
+
+def kind_of(reason: str) -> str:
+    """What stands before the first colon of a reason, without quoted words and numbers."""
+    kind = re.sub(r"'[^']*'|\d+(?:\.\d+)?", "…", reason.partition(": ")[0])
+    return kind.strip() or "no reason given"
 
 
 def write_prepared(out: Path, cuts: Sequence[MonoCut], rejected: Iterable[Rejected], info: dict[str, Any]) -> None:
@@ -58,9 +76,44 @@ def write_prepared(out: Path, cuts: Sequence[MonoCut], rejected: Iterable[Reject
     lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in rejected]
     write_atomic(out / "rejected.jsonl", "".join(lines))
     write_atomic(out / "info.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
-    temporary = out / f".tmp-{CUTS_NAME}"
-    CutSet.from_cuts(cuts).to_file(temporary)
-    temporary.replace(out / CUTS_NAME)
+    with open_atomic(out / CUTS_NAME) as file, gzip_writer(file) as zipped:
+        for cut in cuts:
+            zipped.write(cut_line(cut, out))
+
+
+def gzip_writer(file: BinaryIO) -> gzip.GzipFile:
+    """Compresses into `file`; the bytes depend on the content alone, not on the time or the file's name."""
+    return gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0)
+
+
+def cut_line(cut: MonoCut, folder: Path) -> bytes:
+    """A cut as a line of `folder`'s cuts: JSON, its recording named from `folder` if it lies inside."""
+    row = cut.to_dict()
+    home = folder.resolve()
+    for source in row.get("recording", {}).get("sources", ()):
+        if source["type"] == "file":
+            path = Path(source["source"])
+            source["source"] = str(path.relative_to(home) if path.is_relative_to(home) else path)
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+def stream_cuts(folder: Path) -> Iterator[MonoCut]:
+    """The cuts of a prepared folder, in file order, one at a time; their recordings are named by absolute paths.
+
+    Raises:
+        MissingFileError: the folder was never prepared.
+    """
+    from lhotse import CutSet
+
+    path = folder / CUTS_NAME
+    if not path.is_file():
+        raise MissingFileError(f"{folder} holds no {CUTS_NAME}; make it with 'salad prepare … --out {folder}'.")
+    home = folder.resolve()
+    for cut in CutSet.from_jsonl_lazy(path):
+        for source in cut.recording.sources if cut.recording is not None else ():
+            if source.type == "file":
+                source.source = str(home / source.source)  # an absolute path stays as it is
+        yield cut
 
 
 def read_cuts(folder: Path) -> list[MonoCut]:
@@ -69,11 +122,7 @@ def read_cuts(folder: Path) -> list[MonoCut]:
     Raises:
         MissingFileError: the folder was never prepared.
     """
-    path = folder / CUTS_NAME
-    if not path.is_file():
-        raise MissingFileError(f"{folder} holds no {CUTS_NAME}; make it with 'salad prepare … --out {folder}'.")
-    cuts: list[MonoCut] = list(CutSet.from_file(path))
-    return cuts
+    return list(stream_cuts(folder))
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -105,6 +154,8 @@ def words_of(cut: MonoCut) -> list[TimedWord]:
 
 def with_words(cut: MonoCut, words: Iterable[tuple[str, float, float, float | None]]) -> MonoCut:
     """The same cut with word timings (text, start_s, end_s, confidence 0-1 or None)."""
+    from lhotse.supervision import AlignmentItem
+
     items = [AlignmentItem(text, round(start, 4), round(end - start, 4), score) for text, start, end, score in words]
     cut.supervisions[0].alignment = {"word": items}
     return cut
