@@ -39,25 +39,25 @@ def write_rows(path: Path, rows: list[object]) -> Path:
 # --- what a row becomes -----------------------------------------------------------------------------------------------
 
 BAD_LINES = [
-    (b'{"id": "x", "text": ', "the line is not readable as JSON"),
-    (b'"a text"', "the line is not a JSON object but str"),
-    (b"[" * 100_000, "the line is not readable as JSON"),
-    (b'{"id": "x", "text": "caf\xe9 au lait"}', "the line is not UTF-8"),
-    (b'{"id": "x"}', "there is no 'text' (there is: id)"),
-    (b'{"id": "x", "text": null}', "there is no 'text'"),
-    (b'{"id": "x", "text": NaN}', "'text' is not a string but float (nan)"),
-    (b'{"id": "x", "text": 12}', "'text' is not a string but int (12)"),
-    (b'{"id": "x", "text": ["a", "b"]}', "'text' is not a string but list"),
-    (b'{"id": "x", "text": ""}', "the text is empty"),
-    (b'{"id": "x", "text": " \\n\\u2028 "}', "the text is empty"),
-    (b'{"id": "x", "text": "-- ... !"}', "the text has no words"),
-    (b'{"id": "x", "text": "half a \\ud800 pair"}', "half of a surrogate pair"),
+    (b'{"id": "x", "text": ', "broken JSON: "),
+    (b'"a text"', "not a JSON object: the line is str"),
+    (b"[" * 100_000, "broken JSON: "),
+    (b'{"id": "x", "text": "caf\xe9 au lait"}', "not UTF-8: invalid continuation byte at byte 24 of the line"),
+    (b'{"id": "x"}', "no text: there is no 'text', only id"),
+    (b'{"id": "x", "text": null}', "no text: there is no 'text'"),
+    (b'{"id": "x", "text": NaN}', "not a string: 'text' is float (nan)"),
+    (b'{"id": "x", "text": 12}', "not a string: 'text' is int (12)"),
+    (b'{"id": "x", "text": ["a", "b"]}', "not a string: 'text' is list"),
+    (b'{"id": "x", "text": ""}', "empty text"),
+    (b'{"id": "x", "text": " \\n\\u2028 "}', "empty text"),
+    (b'{"id": "x", "text": "-- ... !"}', "no words: "),
+    (b'{"id": "x", "text": "half a \\ud800 pair"}', "half a character: "),
     (b'{"id": "x", "text": "two words"}', "fewer than 3 words"),
     (b'{"id": "x", "text": "one two three four five six seven"}', "more than 6 words"),
-    (b'{"id": "x", "text": "A GOOD text!"}', "the same text as line 1 of texts.jsonl"),
-    (b'{"id": "first", "text": "another text altogether"}', "the same id as line 1 of texts.jsonl"),
-    (b'{"id": ["x"], "text": "this has a strange id"}', "'id' is not a string but list"),
-    (b'{"id": "x", "text": "this has a strange title", "title": {}}', "'title' is not a string but dict"),
+    (b'{"id": "x", "text": "A GOOD text!"}', "duplicate text: the same as line 1 of texts.jsonl"),
+    (b'{"id": "first", "text": "another text altogether"}', "duplicate id: the same as line 1 of texts.jsonl"),
+    (b'{"id": ["x"], "text": "this has a strange id"}', "not a string: 'id' is list"),
+    (b'{"id": "x", "text": "this has a strange title", "title": {}}', "not a string: 'title' is dict"),
 ]
 
 
@@ -100,7 +100,7 @@ def test_columns_by_name(tmp_path):
     path = write_rows(tmp_path / "t.jsonl", rows)
     texts, rejected = prepared(path, tmp_path / "out", text_column="body", domain_column="topic")
     assert [(text.text, text.domain) for text in texts] == [("the first text", "3")]
-    assert reasons(rejected) == [("t.jsonl:2", "there is no 'topic'")]
+    assert reasons(rejected) == [("t.jsonl:2", "no domain: 'topic' is missing")]
 
 
 def test_lines_end_at_a_line_feed_alone_and_the_text_stays_as_it_is(tmp_path):
@@ -114,7 +114,7 @@ def test_lines_end_at_a_line_feed_alone_and_the_text_stays_as_it_is(tmp_path):
 
 def test_no_row_that_can_be_used_is_an_error_that_says_why(tmp_path):
     path = write_rows(tmp_path / "t.jsonl", [{"body": "x"}] * 3)
-    with pytest.raises(DataError, match=r"none of 3 rows.*t\.jsonl:1: there is no 'text' \(there is: body\)"):
+    with pytest.raises(DataError, match=r"none of 3 rows.*t\.jsonl:1: no text: there is no 'text', only body"):
         prepared(path, tmp_path / "out")
     assert len(read_jsonl(tmp_path / "out" / "rejected.jsonl")) == 3
     assert not (tmp_path / "out" / "texts.jsonl").exists()
@@ -182,7 +182,7 @@ def test_broken_plain_text_costs_one_text(tmp_path, per):
     path.write_bytes(b"good one\n\nbad \xff one\n\ngood two\n")
     texts, rejected = prepared(path, tmp_path / "out", per=per)
     assert [text.text for text in texts] == ["good one", "good two"]
-    assert reasons(rejected) == [("book.txt:3", "the text is not UTF-8 (invalid start byte at byte 4)")]
+    assert reasons(rejected) == [("book.txt:3", "not UTF-8: invalid start byte at byte 4 of the text")]
 
 
 @pytest.mark.parametrize("per", ["line", "paragraph"])
@@ -192,7 +192,7 @@ def test_a_text_that_memory_should_not_hold_is_refused(tmp_path, monkeypatch, pe
     path.write_text("before\n\n" + "word " * 1000 + "\n\nafter\n\n" + "a line\n" * 50 + "\nlast\n")
     texts, rejected = prepared(path, tmp_path / "out", per=per)
     assert [text.text for text in texts] == ["before", "after", *(["a line"] if per == "line" else []), "last"]
-    too_long = [row["reason"] for row in rejected if "longer than" in row["reason"]]
+    too_long = [row["reason"] for row in rejected if "too long to hold" in row["reason"]]
     assert len(too_long) == (1 if per == "line" else 2)
 
 
@@ -216,9 +216,9 @@ def test_parquet_by_row_groups_with_bad_values(tmp_path):
         ("t-000005", "the last text", "E"),
     ]
     assert reasons(rejected) == [
-        ("t.parquet, row 2", "there is no 'text' (there is: text, title)"),
-        ("t.parquet, row 3", "'text' is not UTF-8 (invalid start byte at byte 4)"),
-        ("t.parquet, row 4", "the text is empty"),
+        ("t.parquet, row 2", "no text: there is no 'text', only text, title"),
+        ("t.parquet, row 3", "not UTF-8: invalid start byte at byte 4 of 'text'"),
+        ("t.parquet, row 4", "empty text"),
     ]
 
 

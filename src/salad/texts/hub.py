@@ -79,7 +79,7 @@ def hub_shards(
         RecipeError: it has no such configuration or split, or wants one.
         DataError: a required column is missing.
     """
-    dataset = _open(name, config, split)
+    dataset = open_stream(name, config, split)
     if dataset.column_names is not None:
         check_columns(f"hub:{name}", dataset.column_names, required)
         dataset = dataset.select_columns([column for column in dict.fromkeys(wanted) if column in dataset.column_names])
@@ -93,7 +93,13 @@ def hub_shards(
     return shards, LICENCES.get(name) or dataset.info.license or None
 
 
-def _open(name: str, config: str | None, split: str) -> Any:
+def open_stream(name: str, config: str | None, split: str, **options: Any) -> Any:
+    """One split of a dataset as a stream of rows (`datasets.IterableDataset`); `options` are `load_dataset`'s.
+
+    Raises:
+        AssetError: the dataset can't be reached.
+        RecipeError: it has no such configuration or split, or wants one.
+    """
     import datasets
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HTTPError
@@ -101,7 +107,7 @@ def _open(name: str, config: str | None, split: str) -> Any:
     try:
         if Path(name).is_dir() and any((Path(name) / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
             return _of_split(datasets.load_from_disk(name), split, name).to_iterable_dataset()
-        return datasets.load_dataset(name, config, split=split, streaming=True)
+        return datasets.load_dataset(name, config, split=split, streaming=True, **options)
     except RecipeError:
         raise
     except (DatasetsError, OSError, HTTPError) as error:

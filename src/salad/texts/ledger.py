@@ -86,7 +86,7 @@ class Ledger:
         for what, key in keys.items():
             found = self._database.execute("select number from seen where hash = ?", (key,)).fetchone()
             if found:
-                return self.reject(text.id, f"the same {what} as line {found[0]} of texts.jsonl", place)
+                return self.reject(text.id, f"duplicate {what}: the same as line {found[0]} of texts.jsonl", place)
         number = self.num_texts + 1
         self._database.executemany("insert into seen values (?, ?)", [(key, number) for key in keys.values()])
         self._texts.write(line)

@@ -75,10 +75,10 @@ def _json_object(line: bytes) -> tuple[Mapping[str, Any], str | None]:
     try:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return {}, f"the line is not UTF-8 ({error.reason} at byte {error.start})"
+        return {}, f"not UTF-8: {error.reason} at byte {error.start} of the line"
     except (ValueError, RecursionError) as error:
-        return {}, f"the line is not readable as JSON ({error})"
-    return (row, None) if isinstance(row, dict) else ({}, f"the line is not a JSON object but {type(row).__name__}")
+        return {}, f"broken JSON: {error}"
+    return (row, None) if isinstance(row, dict) else ({}, f"not a JSON object: the line is {type(row).__name__}")
 
 
 @dataclass
@@ -120,7 +120,7 @@ class PlainText:
         try:
             return Row(number, place, {self.column: b"".join(line.content for line in block).decode("utf-8").strip()})
         except UnicodeDecodeError as error:
-            return Row(number, place, problem=f"the text is not UTF-8 ({error.reason} at byte {error.start})")
+            return Row(number, place, problem=f"not UTF-8: {error.reason} at byte {error.start} of the text")
 
     def cursor(self) -> Any:
         """See `Shard`."""
@@ -157,7 +157,9 @@ def _lines(file: IO[bytes], cursor: Any) -> Iterator[_Line]:
 
 
 def _too_long(num_bytes: int, what: str) -> str | None:
-    return f"the {what} is longer than {MAX_TEXT_BYTES >> 20} MiB" if num_bytes > MAX_TEXT_BYTES else None
+    return (
+        f"too long to hold: the {what} has more than {MAX_TEXT_BYTES >> 20} MiB" if num_bytes > MAX_TEXT_BYTES else None
+    )
 
 
 @dataclass
@@ -216,7 +218,7 @@ def _utf8(value: bytes | None, name: str) -> str | None:
     try:
         return None if value is None else value.decode("utf-8")
     except UnicodeDecodeError as error:
-        return _Broken(f"{name!r} is not UTF-8 ({error.reason} at byte {error.start})")
+        return _Broken(f"not UTF-8: {error.reason} at byte {error.start} of {name!r}")
 
 
 def parquet_file(path: Path) -> Any:

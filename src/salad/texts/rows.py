@@ -63,7 +63,7 @@ def text_of_row(row: Row, shard: str, settings: TextSettings, licence: str | Non
     text = _spoken(columns, settings)
     domain = _string(columns, settings.domain_column or "domain")
     if domain is None and settings.domain_column:
-        raise DataError(f"there is no {settings.domain_column!r}")
+        raise DataError(f"no domain: {settings.domain_column!r} is missing")
     stated = _string(columns, "licence") or _string(columns, "license")
     return Text(
         id=_string(columns, "id") or _made_id(row, shard),
@@ -97,14 +97,16 @@ def _spoken(columns: Mapping[str, Any], settings: TextSettings) -> str:
     """
     text = columns.get(settings.text_column)
     if text is None:
-        raise DataError(f"there is no {settings.text_column!r} (there is: {', '.join(sorted(columns)) or 'nothing'})")
+        raise DataError(
+            f"no text: there is no {settings.text_column!r}, only {', '.join(sorted(columns)) or 'nothing'}"
+        )
     if not isinstance(text, str):
-        raise DataError(f"{settings.text_column!r} is not a string but {_kind(text)}")
+        raise DataError(f"not a string: {settings.text_column!r} is {_kind(text)}")
     num_words = len(text.split())
     if not num_words:
-        raise DataError("the text is empty")
+        raise DataError("empty text")
     if not any(character.isalnum() for character in text):
-        raise DataError("the text has no words")
+        raise DataError("no words: it is made of punctuation alone")
     if num_words < settings.min_words:
         raise DataError(f"fewer than {settings.min_words} words")
     if settings.max_words is not None and num_words > settings.max_words:
@@ -120,7 +122,7 @@ def _string(columns: Mapping[str, Any], name: str) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise DataError(f"{name!r} is not a string but {_kind(value)}")
+        raise DataError(f"not a string: {name!r} is {_kind(value)}")
     return value.strip() or None
 
 

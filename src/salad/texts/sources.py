@@ -152,7 +152,9 @@ def _enter(ledger: Ledger, row: Row, shard: str, settings: TextSettings, licence
     try:
         ledger.take(text_of_row(row, shard, settings, licence), row.place)
     except UnicodeEncodeError:
-        ledger.reject(row_id(row, shard), "the row holds half of a surrogate pair, which can't be written", row.place)
+        ledger.reject(
+            row_id(row, shard), "half a character: a surrogate stands alone, which no file can hold", row.place
+        )
     except DataError as error:
         ledger.reject(row_id(row, shard), str(error), row.place)
 
