@@ -104,8 +104,8 @@ def test_emilia_can_be_narrowed_by_language_and_quality(
     wanted = emilia.Wanted(language="en", min_dnsmos=3.0)
     taken, rejected = split(emilia.candidates(tmp_path, tmp_path / "out", wanted))
     assert len(taken) == 3
-    assert rejected[low].reason == "its DNSMOS is 2.9, and at least 3.0 was asked for"
-    assert rejected[german].reason == "its language is 'de', and 'en' was asked for"
+    assert rejected[low].reason == "low DNSMOS: 2.9, and at least 3.0 was asked for"
+    assert rejected[german].reason == "another language: 'de', and 'en' was asked for"
     assert len(split(emilia.candidates(tmp_path, tmp_path / "out"))[0]) == 6
     with pytest.raises(MissingFileError, match=r"no shard of language 'fr' .*; found: DE, EN"):
         emilia.candidates(tmp_path, tmp_path / "out", emilia.Wanted(language="fr"))
@@ -122,12 +122,12 @@ def test_bad_members_of_an_emilia_shard_are_listed(items: dict[str, bytes], tmp_
     taken, rejected = split(emilia.candidates(tmp_path, tmp_path / "out"))
     assert list(taken) == ["EN_B00000_S00000_W000000"]
     reasons = {name: rejection.reason for name, rejection in rejected.items()}
-    assert reasons["a"] == "no audio stands beside it in its shard"
-    assert reasons["b"] == "no JSON with its transcript stands beside it in its shard"
+    assert reasons["a"] == "missing audio: none stands beside it in its shard"
+    assert reasons["b"] == "missing transcript: none stands beside it in its shard"
     assert "not readable as JSON" in reasons["c"]
-    assert reasons["d"] == "the member 'd.txt' is neither JSON nor audio"
-    assert reasons["e"] == "'text' must be a string, not 1"
-    assert reasons["f"] == "the item is not a JSON object but list"
+    assert reasons["d"] == "unknown member: 'd.txt' is neither JSON nor audio"
+    assert reasons["e"] == "missing transcript: 'text' must be a string, not 1"
+    assert reasons["f"] == "broken item: not a JSON object but list"
     assert len(reasons) == 6
     assert [path.name for path in (tmp_path / "out").rglob("*.mp3")] == ["EN_B00000_S00000_W000000.mp3"]
 
@@ -152,7 +152,7 @@ def test_a_damaged_emilia_shard_does_not_end_silently(items: dict[str, bytes], t
     taken, rejected = split(emilia.candidates(tmp_path, tmp_path / "out"))
     expected = [] if damage == "no tar" else ["EN_B00000_S00000_W000000"]
     assert list(taken) == [*expected, "EN_tKvmUvxYZXI_W000006"]
-    assert "archive" in rejected["EN-B000000.tar"].reason
+    assert rejected["EN-B000000.tar"].kind == "damaged archive"
     assert len(rejected) == 1
 
 
@@ -170,5 +170,5 @@ def test_the_older_layout_of_emilia(items: dict[str, bytes], tmp_path: Path) -> 
     assert all(candidate.audio.is_file() for candidate in taken.values())
     assert taken[keys[0]].place.endswith("EN_B00000.jsonl:1")
     assert "not readable as JSON" in rejected["line 3"].reason
-    assert rejected["EN_B00000_S00000_W000009"].reason == "'wav' must be a path, not None"
+    assert rejected["EN_B00000_S00000_W000009"].reason == "missing audio: 'wav' must be a path, not None"
     assert not (tmp_path / "out").exists()

@@ -71,11 +71,11 @@ def test_what_is_wrong_in_librispeech_is_listed(libri: Path) -> None:
     (libri / "test-other").mkdir()
     taken, rejected = split(librispeech.candidates(libri))
     assert {name: item.reason for name, item in rejected.items()} == {
-        "line 4": "the line is not UTF-8 text ('utf-8' codec can't decode byte 0xff in position 12: "
+        "line 4": "not text: the line is not UTF-8 ('utf-8' codec can't decode byte 0xff in position 12: "
         "invalid start byte)",
-        "19-198-0002": "no transcript: 19-198.trans.txt has no line for it",
-        "19-199-0000": "no transcript: 19-199.trans.txt has no line for it",
-        "test-other": "the split holds no SPEAKER/CHAPTER folder; unpack its archive again",
+        "19-198-0002": "missing transcript: 19-198.trans.txt has no line for it",
+        "19-199-0000": "missing transcript: 19-199.trans.txt has no line for it",
+        "test-other": "empty split: it holds no SPEAKER/CHAPTER folder; unpack its archive again",
     }
     assert rejected["line 4"].place == f"{folder / '19-198.trans.txt'}:4"
     assert taken["19-198-0004"].text == ""  # the intake says that it has no words
@@ -272,4 +272,4 @@ def test_a_line_of_common_voice_with_other_fields_is_listed(voices: Path) -> Non
         lines.write("abc\tclip.mp3\ts\ttwo\ttabs\n")
     taken, rejected = split(common_voice.candidates(voices))
     assert len(taken) == 3
-    assert rejected["line 5"].reason == "the line has 5 fields and the table 12"
+    assert rejected["line 5"].reason == "broken line: it has 5 fields and the table 12"

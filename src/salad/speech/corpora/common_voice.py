@@ -26,7 +26,7 @@ from salad.speech.prepared import Rejected
 LICENCE = "CC0 1.0"
 NON_COMMERCIAL = False
 SOURCE = "https://commonvoice.mozilla.org"
-TEXT_STYLE = "case and punctuation as the sentence was shown to the reader"
+INFO = {"corpus": "common-voice", "licence": LICENCE, "source": SOURCE, "text": "case and punctuation as written"}
 
 COLUMNS = ("client_id", "path", "sentence")
 KEPT = ("age", "gender", "accents", "accent", "variant")
@@ -86,7 +86,7 @@ def _rows(table: Path, header: list[str], language: str) -> Iterator[Candidate |
         fields = line.split("\t")
         if len(fields) != len(header):
             identifier = f"line {place.rpartition(':')[2]}"
-            yield Rejected(identifier, f"the line has {len(fields)} fields and the table {len(header)}", place)
+            yield Rejected(identifier, f"broken line: it has {len(fields)} fields and the table {len(header)}", place)
             continue
         row = dict(zip(header, fields, strict=True))
         yield Candidate(

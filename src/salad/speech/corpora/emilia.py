@@ -39,7 +39,8 @@ LICENCE = "CC BY-NC 4.0"
 NON_COMMERCIAL = True
 YODAS_LICENCE = "CC BY 4.0"
 SOURCE = "https://huggingface.co/datasets/amphion/Emilia-Dataset"
-TEXT_STYLE = "case and punctuation as Whisper wrote it; not checked by a person"
+INFO = {"corpus": "emilia", "source": SOURCE, "text": "as a recogniser wrote it, with case and punctuation"}
+"""Without a licence: every item has its own."""
 
 AUDIO_SUFFIXES = (".mp3", ".flac", ".wav", ".ogg", ".opus")
 KEPT = ("dnsmos", "phone_count")
@@ -108,7 +109,7 @@ def _from_jsonl(manifest: Path, wanted: Wanted) -> Iterator[Candidate | Rejected
             key = str(row.get("id") or key)
             audio = row.get("wav")
             if not isinstance(audio, str) or not audio:
-                raise DataError(f"'wav' must be a path, not {audio!r}")
+                raise DataError(f"missing audio: 'wav' must be a path, not {audio!r}")
             yield _candidate(key, row, manifest.parent / audio, place, wanted)
         except DataError as error:
             yield Rejected(key, str(error), place)
@@ -127,8 +128,8 @@ def _from_tar(shard: Path, folder: Path, wanted: Wanted) -> Iterator[Candidate |
             key = name.stem
             kind = "json" if name.suffix == ".json" else "audio" if name.suffix in AUDIO_SUFFIXES else ""
             if not kind or kind in pending:
-                reason = "a second one of its kind" if kind else "neither JSON nor audio"
-                yield Rejected(key, f"the member {member.name!r} is {reason}", f"{shard}:{member.name}")
+                what = "a second one of its kind" if kind else "neither JSON nor audio"
+                yield Rejected(key, f"unknown member: {member.name!r} is {what}", f"{shard}:{member.name}")
                 continue
             pending[kind] = member
             if len(pending) == 2:
@@ -141,8 +142,8 @@ def _from_tar(shard: Path, folder: Path, wanted: Wanted) -> Iterator[Candidate |
 
 
 def _half(key: str, pending: dict[str, Member], shard: Path) -> Rejected:
-    absent = "audio" if "json" in pending else "JSON with its transcript"
-    return Rejected(key, f"no {absent} stands beside it in its shard", f"{shard}:{key}")
+    absent = "audio" if "json" in pending else "transcript"
+    return Rejected(key, f"missing {absent}: none stands beside it in its shard", f"{shard}:{key}")
 
 
 def _pair(key: str, pair: dict[str, Member], shard: Path, folder: Path, wanted: Wanted) -> Candidate | Rejected:
@@ -162,9 +163,9 @@ def _row(line: str | bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"the item is not readable as JSON ({error})") from error
+        raise DataError(f"broken item: not readable as JSON ({error})") from error
     if not isinstance(row, dict):
-        raise DataError(f"the item is not a JSON object but {type(row).__name__}")
+        raise DataError(f"broken item: not a JSON object but {type(row).__name__}")
     return row
 
 
@@ -175,12 +176,14 @@ def _candidate(key: str, row: dict[str, Any], audio: Path, place: str, wanted: W
         raise RecipeError(f"{place}: {key} is of Emilia ({LICENCE}), not of Emilia-YODAS; {remedy}.")
     text, language, dnsmos = row.get("text"), row.get("language"), row.get("dnsmos")
     if not isinstance(text, str):
-        raise DataError(f"'text' must be a string, not {text!r}")
+        raise DataError(f"missing transcript: 'text' must be a string, not {text!r}")
     if wanted.language is not None and language != wanted.language:
-        raise DataError(f"its language is {language!r}, and {wanted.language!r} was asked for")
+        raise DataError(f"another language: {language!r}, and {wanted.language!r} was asked for")
     if wanted.min_dnsmos and not (isinstance(dnsmos, int | float) and dnsmos >= wanted.min_dnsmos):
-        raise DataError(f"its DNSMOS is {dnsmos}, and at least {wanted.min_dnsmos} was asked for")
+        raise DataError(f"low DNSMOS: {dnsmos}, and at least {wanted.min_dnsmos} was asked for")
     duration, speaker = row.get("duration"), row.get("speaker")
+    if duration is not None and (isinstance(duration, bool) or not isinstance(duration, int | float)):
+        raise DataError(f"broken item: 'duration' must be a number of seconds, not {duration!r}")
     return Candidate(
         id=key,
         place=place,

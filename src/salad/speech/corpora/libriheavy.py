@@ -33,7 +33,7 @@ from salad.speech.prepared import Rejected
 LICENCE = "manifests Apache 2.0, audio public domain (LibriVox)"
 NON_COMMERCIAL = False
 SOURCE = "https://github.com/k2-fsa/libriheavy over https://github.com/facebookresearch/libri-light"
-TEXT_STYLE = "case and punctuation as in the book"
+INFO = {"corpus": "libriheavy", "licence": LICENCE, "source": SOURCE, "text": "case and punctuation as in the book"}
 
 AUDIO_PREFIX = "download/librilight/"
 """What every recording's path begins with in the manifests as they are published."""
@@ -92,9 +92,9 @@ def _cuts(manifest: Path, root: Path) -> Iterator[Candidate | Rejected]:
             identifier = str(cut["id"]).replace("/", "--")
             yield _candidate(identifier, cut, place, root)
         except (KeyError, IndexError) as error:
-            yield Rejected(identifier, f"the cut lacks {error} where LibriHeavy's cuts have it", place)
+            yield Rejected(identifier, f"broken line: the cut lacks {error} where LibriHeavy's have it", place)
         except (ValueError, TypeError, RecursionError) as error:  # JSONDecodeError is a ValueError
-            yield Rejected(identifier, f"the line is not one of LibriHeavy's cuts ({error})", place)
+            yield Rejected(identifier, f"broken line: it is not one of LibriHeavy's cuts ({error})", place)
 
 
 def _candidate(identifier: str, cut: dict[str, Any], place: str, root: Path) -> Candidate:

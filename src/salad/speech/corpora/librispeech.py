@@ -32,7 +32,7 @@ from salad.speech.prepared import Rejected
 LICENCE = "CC BY 4.0"
 NON_COMMERCIAL = False
 SOURCE = "https://www.openslr.org/12 and https://www.openslr.org/31"
-TEXT_STYLE = "upper case, no punctuation"
+INFO = {"corpus": "librispeech", "licence": LICENCE, "source": SOURCE, "text": "upper case, no punctuation"}
 SPLITS = (*LIBRISPEECH, *MINI_LIBRISPEECH)
 
 Words = tuple[tuple[str, float, float], ...]
@@ -68,7 +68,7 @@ def candidates(
 def _split(root: Path, split: str, timings: Path) -> Iterator[Candidate | Rejected]:
     chapters = sorted(path for path in (root / split).glob("*/*") if path.is_dir())
     if not chapters:
-        reason = "the split holds no SPEAKER/CHAPTER folder; unpack its archive again"
+        reason = "empty split: it holds no SPEAKER/CHAPTER folder; unpack its archive again"
         yield Rejected(split, reason, str(root / split))
     for chapter in chapters:
         yield from _chapter(chapter, split, timings / split / chapter.parent.name / chapter.name)
@@ -103,7 +103,7 @@ def _chapter(folder: Path, split: str, timings_folder: Path) -> Iterator[Candida
         )
     for audio in sorted(folder.glob("*.flac")):
         if audio.stem not in named:
-            yield Rejected(audio.stem, f"no transcript: {transcripts.name} has no line for it", str(audio))
+            yield Rejected(audio.stem, f"missing transcript: {transcripts.name} has no line for it", str(audio))
 
 
 def _timings(path: Path) -> tuple[dict[str, Words], Rejected | None]:
@@ -113,7 +113,7 @@ def _timings(path: Path) -> tuple[dict[str, Words], Rejected | None]:
     try:
         aligned = parse_alignments(path)
     except ValueError as error:  # also a line that is not UTF-8
-        reason = f"the word timings can't be read ({error}); the chapter is taken without them"
+        reason = f"unreadable word timings: {error}; the chapter is taken without them"
         return {}, Rejected(path.name, reason, str(path))
     words = {
         identifier: tuple((item.symbol, item.start, item.end) for item in items)

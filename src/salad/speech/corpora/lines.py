@@ -28,7 +28,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str] | Rejected]:
                 try:
                     yield place, line.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
-                    yield Rejected(f"line {number}", f"the line is not UTF-8 text ({error})", place)
+                    yield Rejected(f"line {number}", f"not text: the line is not UTF-8 ({error})", place)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        reason = f"{path.name} breaks off after line {number} ({error}); download it again"
+        reason = f"damaged manifest: {path.name} breaks off after line {number} ({error}); download it again"
         yield Rejected(path.name, reason, f"{path}:{number + 1}")

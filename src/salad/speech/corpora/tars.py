@@ -43,7 +43,9 @@ def read_members(path: Path) -> Iterator[Member]:
                 last = info.name
             file.seek(end)
             if file.read(BLOCK) != tarfile.NUL * BLOCK:
-                raise BrokenTarError(f"the archive breaks off or is damaged after {last!r}; download it again")
+                raise BrokenTarError(
+                    f"damaged archive: it breaks off or can't be read after {last!r}; download it again"
+                )
     except (tarfile.TarError, EOFError) as error:
         after = f" after {last!r}" if last else ""
-        raise BrokenTarError(f"the archive can't be read{after} ({error}); download it again") from error
+        raise BrokenTarError(f"damaged archive: it can't be read{after} ({error}); download it again") from error
