@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import tiny
@@ -119,6 +120,29 @@ def test_words_own_all_tokens_of_the_real_tokenizer():
         assert tokenizer.decode(ids[start:end]).strip() == word
 
 
+def by_its_call(tokenizer, text):
+    """The reference: transformers' own call, and a token is the word's that its last character is in."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    last_characters = [end - 1 for _, end in encoded["offset_mapping"]]
+    borders = [m.end() for m in re.finditer(r"\S+", text)]
+    return encoded["input_ids"], [sum(c < border for c in last_characters) for border in borders]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+@settings(deadline=None, max_examples=200)
+def test_any_text_is_tokenized_as_the_tokenizers_own_call_does(text):
+    words = " ".join(text.split())
+    assert tokenize_words(tiny.tokenizer(), words) == by_its_call(tiny.tokenizer(), words)
+
+
+def test_a_tokenizer_that_cuts_and_pads_does_neither_here():
+    tokenizer = tiny.fresh_tokenizer()
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    text = "the quiet river and the small mountain"
+    assert tokenize_words(tokenizer, text) == tokenize_words(tiny.tokenizer(), text)
+
+
 def test_a_tokenizer_that_joins_words_is_refused():
     joined = Tokenizer(models.WordLevel({"of the": 0, "?": 1}, unk_token="?"))
     with pytest.raises(DataError, match="joins 'of'"):
@@ -225,7 +249,7 @@ def test_a_span_without_frames_names_the_utterance():
 def test_a_broken_map_is_refused_with_the_utterances_name(field, shift):
     sequence = tiny.builder().mixed(tiny.utterance("rainbow 7", 10))
     pair = sequence.pairs[2]
-    bent = dataclasses.replace(pair, **{field: getattr(pair, field) + shift})
+    bent = pair._replace(**{field: getattr(pair, field) + shift})
     broken = dataclasses.replace(sequence, pairs=(*sequence.pairs[:2], bent, *sequence.pairs[3:]))
     with pytest.raises(AlignmentError, match="'rainbow 7'"):
         broken.check()
@@ -252,6 +276,17 @@ def test_a_sequence_longer_than_the_window_is_refused_and_a_text_is_cut():
     assert text.teacher_ids == text.student_ids
     assert [p.target for p in text.pairs] == list(text.student_ids[1:])
     text.check()
+
+
+def test_only_the_beginning_of_a_long_text_is_tokenized_unless_it_has_few_tokens():
+    words = "the quiet river " * 3000
+    whole = tiny.tokenizer()(words, add_special_tokens=False)["input_ids"]
+    assert text_sequence("t", words, tiny.tokenizer(), tiny.mark(), 40).student_ids == (tiny.mark(), *whole[:39])
+    spaced = "the" + " " * 2000 + "river"
+    backend = Tokenizer(models.WordLevel({"the": 0, "river": 1, "?": 2}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    few = PreTrainedTokenizerFast(tokenizer_object=backend)
+    assert text_sequence("t", spaced, few, 7, 8).student_ids == (7, 0, 1)
 
 
 def test_the_utterance_policy_predicts_a_continuation_that_is_never_heard():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence as SequenceABC
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -22,6 +23,7 @@ from salad.interleave.spans import Span, plan_spans
 from salad.recipe import SequenceSettings
 from salad.speech.prepared import TimedWord
 
+MAX_CHARACTERS_PER_TOKEN = 32  # in the mean of a whole sequence; English has 4 to 5
 SPEECH = -1  # stands in input_ids for one speech position; replaced by the model's placeholder id when batched
 
 
@@ -34,8 +36,7 @@ class SpeechSpan:
     stop: int
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A student position, the teacher position that has read the same words, and the text token both predict."""
 
     student: int
@@ -84,19 +85,29 @@ def tokenize_words(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[
     Raises:
         DataError: a token spans two words, so the text can't be cut at word boundaries.
     """
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids: list[int] = list(encoded["input_ids"])
+    encoded = _encoded(tokenizer, text)
+    ids: list[int] = encoded.ids
+    offsets = encoded.offsets
+    num_tokens = len(ids)
     ends: list[int] = []
     cursor = token = 0
     for word in text.split():
-        start = text.index(word, cursor)
-        cursor = start + len(word)
-        while token < len(ids) and encoded["offset_mapping"][token][1] <= cursor:
+        cursor = text.index(word, cursor) + len(word)
+        while token < num_tokens and offsets[token][1] <= cursor:
             token += 1
-        if token < len(ids) and encoded["offset_mapping"][token][0] < cursor:
+        if token < num_tokens and offsets[token][0] < cursor:
             raise DataError(f"the tokenizer joins {word!r} with the word after it in {text[:60]!r}")
         ends.append(token)
     return ids, ends
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> Any:
+    """What `tokenizer(text, add_special_tokens=False)` does, without most of its cost."""
+    backend: Any = tokenizer.backend_tokenizer
+    if backend.truncation is not None or backend.padding is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    return backend.encode(text, add_special_tokens=False)
 
 
 def num_positions(num_frames: int, frames_per_position: int) -> int:
@@ -128,11 +139,17 @@ def span_positions(
 
 
 def text_sequence(item: str, text: str, tokenizer: PreTrainedTokenizerBase, mark: int, limit: int) -> MixedSequence:
-    """A sequence of text alone: student and teacher read the same; every token is predicted."""
-    ids, _ = tokenize_words(tokenizer, text)
+    """A sequence of text alone: student and teacher read the same; every token is predicted.
+
+    Of a text that is far longer than `limit` positions only the beginning is tokenized.
+    """
+    beginning = text[: limit * MAX_CHARACTERS_PER_TOKEN]
+    ids: list[int] = _encoded(tokenizer, beginning).ids
+    if len(beginning) < len(text) and len(ids) < limit:
+        ids = _encoded(tokenizer, text).ids
     both = (mark, *ids)[:limit]
-    pairs = tuple(Pair(i, i, both[i + 1]) for i in range(len(both) - 1))
-    return MixedSequence(item, both, both, (), pairs)
+    positions = range(len(both) - 1)
+    return MixedSequence(item, both, both, (), tuple(map(Pair, positions, positions, both[1:])))
 
 
 def mixed_sequence(
@@ -180,9 +197,9 @@ def mixed_sequence(
             speech.append(SpeechSpan(item, start, stop))
             student += [SPEECH] * (stop - start)
             continue
-        for token in range(starts[span.start], ends[span.stop - 1]):
-            pairs.append(Pair(len(student) - 1, token, ids[token]))
-            student.append(ids[token])
+        first, end = starts[span.start], ends[span.stop - 1]
+        pairs += map(Pair, range(len(student) - 1, len(student) - 1 + end - first), range(first, end), ids[first:end])
+        student += ids[first:end]
     sequence = MixedSequence(item, tuple(student), (mark, *ids), tuple(speech), tuple(pairs))
     if not pairs:
         raise DataError("no text to predict: all of its words are heard")
