@@ -6,8 +6,9 @@ from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
 
 from salad.assets import resolve
 from salad.errors import AssetError, AudioError, CheckpointError, MissingFileError
-from salad.model.encoder import CTranslate2WhisperEncoder, MimiEncoder, WhisperEncoder, load_encoder
-from salad.model.features import encode_cuts, feature_key, load_features, safe_file_name
+from salad.model.encoder import load_encoder
+from salad.model.encoders.mimi import MimiEncoder
+from salad.model.encoders.whisper import CTranslate2WhisperEncoder, WhisperEncoder
 from salad.speech.audio import save_flac
 from salad.speech.prepared import write_prepared
 
@@ -131,87 +132,3 @@ def test_what_is_no_encoder_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(AssetError, match="bert"):
         load_encoder(str(tmp_path))
-
-
-class Loudness:
-    """A real encoder, only a small one: the loudness of every 20 ms, twice. Counts what it encodes."""
-
-    name = "a/loudness"
-    feature_dim = 2
-    frame_hz = 50.0
-    sample_rate_hz = 16_000
-    causal = True
-
-    def __init__(self, fingerprint: str = "1") -> None:
-        self.fingerprint = fingerprint
-        self.num_encoded = 0
-
-    def encode(self, samples):
-        self.num_encoded += len(samples)
-        return [np.repeat(np.abs(x[: len(x) // 320 * 320]).reshape(-1, 320).mean(1)[:, None], 2, 1) for x in samples]
-
-
-def folder_of(path, clips: dict[str, tuple[str, float, float]]):
-    """A prepared folder of cuts: id → (audio stem, start, duration)."""
-    cuts = []
-    for name, (stem, start, duration) in clips.items():
-        audio = path.parent / "audio" / f"{stem}.flac"
-        if not audio.exists():
-            save_flac(audio, noise(2.0, seed=len(stem)), 16_000)
-        recording = Recording(stem, [AudioSource("file", [0], str(audio))], 16_000, 32_000, 2.0)
-        words = SupervisionSegment(name, stem, 0.0, duration, text="x")
-        cuts.append(MonoCut(name, start, duration, 0, [words], recording=recording))
-    write_prepared(path, cuts, [], {})
-    return cuts
-
-
-def test_features_are_kept_and_not_made_again(tmp_path):
-    cuts = folder_of(tmp_path / "f", {"../odd id": ("a", 0.0, 2.0), "part": ("a", 0.5, 1.0)})
-    encoder, counts = Loudness(), []
-    encode_cuts(tmp_path / "f", encoder, lambda *count: counts.append(count))
-    encode_cuts(tmp_path / "f", encoder)
-    assert encoder.num_encoded == 2
-    assert counts == [(1, 2), (2, 2)]
-    whole, part = (load_features(tmp_path / "f", encoder.name, cut.id) for cut in cuts)
-    assert whole.dtype == np.float16
-    assert whole.shape == (100, 2)
-    assert (whole[25:75] == part).all()
-    assert not list(tmp_path.glob("*.npy"))
-    with pytest.raises(MissingFileError, match="salad encode"):
-        load_features(tmp_path / "f", encoder.name, "nothing")
-
-
-def test_features_of_another_fingerprint_are_refused(tmp_path):
-    folder_of(tmp_path / "f", {"a": ("a", 0.0, 2.0)})
-    encode_cuts(tmp_path / "f", Loudness())
-    with pytest.raises(CheckpointError, match="delete the folder"):
-        encode_cuts(tmp_path / "f", Loudness("2"))
-
-
-def test_folders_that_share_audio_share_features(tmp_path):
-    shared, encoder = tmp_path / "shared", Loudness()
-    one = folder_of(tmp_path / "one", {"x": ("abc", 0.0, 2.0)})
-    two = folder_of(tmp_path / "two", {"y": ("abc", 0.0, 2.0), "z": ("abc", 1.0, 1.0)})
-    encode_cuts(tmp_path / "one", encoder, features_dir=shared)
-    encode_cuts(tmp_path / "two", encoder, features_dir=shared)
-    assert encoder.num_encoded == 2
-    assert feature_key(one[0], shared) == feature_key(two[0], shared) == "abc"
-    assert load_features(tmp_path / "two", encoder.name, feature_key(two[1], shared), shared).shape == (50, 2)
-    assert not (tmp_path / "one/features").exists()
-
-
-def test_a_half_written_feature_file_is_named(tmp_path):
-    folder_of(tmp_path / "f", {"a": ("a", 0.0, 2.0)})
-    encode_cuts(tmp_path / "f", Loudness())
-    path = next((tmp_path / "f").rglob("a.npy"))
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match=r"a\.npy"):
-        load_features(tmp_path / "f", Loudness.name, "a")
-
-
-def test_safe_names_stay_apart():
-    assert safe_file_name("LJ001-0001.x") == "LJ001-0001.x"
-    odd = ["a/b", "a\\b", "a b", "..", ".", "", "ü", "x" * 300, "x" * 301]
-    names = {safe_file_name(name) for name in odd}
-    assert len(names) == len(odd)
-    assert all("/" not in name and not name.startswith(".") and len(name) < 130 for name in names)

@@ -4,7 +4,7 @@ human/, aligned/  human speech, a prepared folder, without and with word timings
 texts/            mix, pool, probe, heldout .jsonl
 clusters/         the pool's clusters, their names, the probes' clusters
 spoken/NAME/      synthetic speech: heldout, probe, stage_two, stage_two_uniform; audio shared in spoken/audio
-features/         the frozen encoder's frames of synthetic speech (those of human speech: aligned/features)
+*/features/       the frozen encoder's frames of the human speech in aligned/ and of each folder of synthetic speech
 stage_one/, stage_two/, stage_two_uniform/    models, checkpoints, curves
 measured/         per-item rows of every arm
 results.json, report.html
@@ -29,8 +29,10 @@ from salad.interleave.utterances import SequenceBuilder, Utterance, load_utteran
 from salad.measure.arm import ArmRows, HeldOut, measure_arm, read_task
 from salad.measure.cascade import transcripts
 from salad.measure.tasks.definition import DefinitionItem, definition_items
+from salad.model.encode import encode_cuts
 from salad.model.encoder import load_encoder
-from salad.model.features import encode_cuts, feature_shape
+from salad.model.encoders.speech_encoder import SpeechEncoder
+from salad.model.features import FeatureStore
 from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
 from salad.randomness import generator
@@ -166,7 +168,8 @@ def speak(run: Run, progress: Progress) -> dict[str, Any]:
 def run_stage_one(run: Run, progress: Progress) -> dict[str, Any]:
     """Warm start on the human speech, then cross-modal distillation; the checkpoint before the decay is kept."""
     human = [u for u in _utterances(run, "aligned") if u.id not in _held_out_human(run)]
-    dim, hz = feature_shape(_encoder_name(run), run.path("features"))
+    store = FeatureStore(run.path("aligned"), run.recipe.model.encoder)
+    dim, hz = store.feature_dim, store.frame_hz
     rejected = stage_one(run.recipe, human, read_texts(_texts(run, "mix")), dim, hz, run.path("stage_one"), progress)
     seconds = sum(u.words[-1].end_s for u in human)
     return {"human_s": seconds, "rejected": _reasons("Stage I sequences", rejected)}
@@ -330,19 +333,24 @@ def _speak_and_encode(
     report: dict[str, Any] = {"seconds": {}, "rejected": []}
     for name, part in texts.items():
 
-        def tell(done: int, total: int, what: str = "speaking", name: str = name) -> None:
-            progress(done, total, f"{what} {name}")
+        def tell(done: int, total: int, name: str = name) -> None:
+            progress(done, total, f"speaking {name}")
 
         out = run.path("spoken", name)
         synthesize(part, run.recipe.voice, out, run.recipe.threads, tell, run.path("spoken", "audio"))
         unspoken = Counter(row["reason"] for row in read_jsonl(out / "rejected.jsonl"))
         report["rejected"] += counts(f"synthesis of {name}", unspoken)
         report["rejected"] += _align_folder(run, out, out, progress)["rejected"]
-        encode_cuts(out, encoder, lambda d, t, tell=tell: tell(d, t, "encoding"), run.path("features"))  # type: ignore[misc]
         report["seconds"][name] = sum(cut.duration for cut in read_cuts(out))
-    for name in also_encode:
-        encode_cuts(run.path(name), encoder, lambda d, t, n=name: progress(d, t, f"encoding {n}"))  # type: ignore[misc]
+    for folder_ in [*(run.path("spoken", name) for name in texts), *map(run.path, also_encode)]:
+        report["rejected"] += _encode_folder(folder_, encoder, progress)
     return report
+
+
+def _encode_folder(folder_: Path, encoder: SpeechEncoder, progress: Progress) -> list[dict[str, Any]]:
+    """Encode a prepared folder; what could not be, by reason."""
+    made = encode_cuts(folder_, encoder, lambda done, total: progress(done, total, f"encoding {folder_.name} speech"))
+    return _reasons(f"encoding of {folder_.name}", made.rejected)
 
 
 def _recognizer(recipe: Recipe) -> Recognizer:
@@ -354,13 +362,7 @@ def _texts(run: Run, name: str) -> Path:
 
 
 def _utterances(run: Run, where: str) -> list[Utterance]:
-    """Human speech keeps its features by cut id; synthetic speech shares them, by what it sounds like."""
-    shared = run.path("features") if where.startswith("spoken/") else None
-    return load_utterances(run.path(where), _encoder_name(run), shared)
-
-
-def _encoder_name(run: Run) -> str:
-    return run.recipe.model.encoder
+    return load_utterances(run.path(where), run.recipe.model.encoder)
 
 
 def _held_out_human(run: Run) -> set[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from salad.cli.options import JsonOption, OutOption, ThreadsOption, app, print_result
+
+if TYPE_CHECKING:
+    from salad.model.encoders.speech_encoder import SpeechEncoder
 
 
 @app.command()
@@ -37,16 +40,36 @@ def align(
 def encode(
     prepared: Annotated[Path, typer.Argument(metavar="OUT", help="A prepared folder.")],
     encoder: Annotated[str, typer.Option("--encoder", help="A frozen speech encoder.")] = "whisper-tiny.en",
+    dtype: Annotated[str, typer.Option("--dtype", help="What features are kept in: float16, float32.")] = "float16",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Worker processes, each with an encoder.")] = 1,
     threads: ThreadsOption = 2,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first cut that can't be encoded.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Compute the frozen encoder's features of a prepared folder, once; goes on where it stopped."""
-    from salad.display import bar
-    from salad.model.encoder import load_encoder
-    from salad.model.features import encode_cuts
+    """Compute the frozen encoder's features of a prepared folder, once; goes on where it stopped.
 
+    The command may run several times at once on one folder, on several machines that share its disk.
+    """
+    from functools import partial
+
+    from salad.display import bar
+    from salad.model.encode import encode_in_processes
+
+    load = partial(_load_encoder, encoder, threads, device)
     with bar("encoding") as progress:
-        encode_cuts(prepared, load_encoder(encoder, threads), progress)
-    print(prepared / "features" / encoder)
+        made = encode_in_processes(prepared, load, encoder, jobs, progress, dtype, strict)
+    print_result(made.summary(), as_json)
+
+
+def _load_encoder(name: str, threads: int, device: str) -> SpeechEncoder:
+    """The encoder in this process, a worker perhaps, with its share of the machine."""
+    import torch
+
+    from salad.model.encoder import load_encoder
+
+    torch.set_num_threads(threads)
+    return load_encoder(name, threads, device=device)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from salad.errors import AlignmentError, DataError
 from salad.interleave.sequence import MixedSequence, mixed_sequence, num_positions, text_sequence
-from salad.model.features import feature_key, load_features
+from salad.model.features import FeatureStore
 from salad.model.llm import document_mark
 from salad.model.speech_lm import SpeechLM
 from salad.randomness import generator
@@ -22,7 +22,7 @@ from salad.speech.prepared import Rejected, TimedWord, aligned, read_cuts, words
 
 @dataclass(frozen=True)
 class Utterance:
-    """A spoken text: its timed words and its frozen-encoder frames [F, E], float16."""
+    """A spoken text: its timed words and its frozen-encoder frames [F, E], as they are kept."""
 
     id: str
     words: tuple[TimedWord, ...]
@@ -34,16 +34,16 @@ class Utterance:
         return " ".join(word.text for word in self.words)
 
 
-def load_utterances(folder: Path, encoder_name: str, features_dir: Path | None = None) -> list[Utterance]:
-    """The aligned utterances of a prepared and encoded folder."""
-    return [
-        Utterance(
-            cut.id,
-            tuple(words_of(cut)),
-            load_features(folder, encoder_name, feature_key(cut, features_dir), features_dir),
-        )
-        for cut in aligned(read_cuts(folder))
-    ]
+def load_utterances(folder: Path, encoder_name: str) -> list[Utterance]:
+    """The aligned utterances of a prepared and encoded folder, without those that could not be encoded."""
+    store = FeatureStore(folder, encoder_name)
+    rejected = {row.id for row in store.rejected()}
+    utterances: list[Utterance] = []
+    for cut in aligned(read_cuts(folder)):
+        if cut.id not in rejected:
+            store.check(cut)
+            utterances.append(Utterance(cut.id, tuple(words_of(cut)), store.load(cut.id)))
+    return utterances
 
 
 @dataclass(frozen=True)

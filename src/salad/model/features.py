@@ -1,112 +1,181 @@
-"""The frozen encoder's features of a prepared folder, computed once and kept beside it.
+"""The frozen encoder's features of a prepared folder, computed once and kept beside it in shards.
 
-    FEATURES/ENCODER/encoder.json   whose features these are: name, fingerprint, feature_dim, frame_hz
-    FEATURES/ENCODER/KEY.npy        one utterance, float16 [num_frames, feature_dim]
+    features/ENCODER/encoder.json       whose features these are, and how they are kept
+    features/ENCODER/shar/              Lhotse Shar: enc.000000.tar with one .npy [num_frames, width] a cut, and
+                                        cuts.000000.jsonl.gz, the cuts as they were when encoded
+    features/ENCODER/index.npy          where each cut's frames lie (`IndexRow`); the last thing `salad encode` writes
+    features/ENCODER/codebooks.npy      float32 [num_codebooks, codebook_size, feature_dim], where codes are kept
+    features/ENCODER/rejected.jsonl     the cuts that have no features, with reasons
+    features/ENCODER/shards/            what each shard is to hold, and which are done (model/shards.py)
 
-FEATURES is `folder`/features and KEY the cut's id, unless several folders share one `features_dir`: then KEY is the
-audio file's name (and span), so that one synthesized utterance in five folders is encoded once. Share it only among
-folders whose audio files are named by what they sound like, as `salad.synthesize.pool` names them.
+One utterance, wherever it lies, read straight from its shard:
+
+    store = FeatureStore(folder, "kyutai/mimi")
+    features_FE = store.load(cut.id)
+
+All of them, shard by shard, in Lhotse's way:
+
+    shar = encoder_folder(folder, "kyutai/mimi") / "shar"
+    cuts = CutSet.from_shar(in_dir=shar)        # or fields={"cuts": [...jsonl.gz], "enc": [...tar]}
+    for cut in cuts:
+        cut.enc.load()        # [num_frames, width]; cut.load_enc() keeps as many frames as the duration rounds to
+
+bfloat16 is not a storage type: NumPy has none, so a .npy of it holds bytes that its readers, Lhotse among them, can't
+tell from anything else. float16 takes the same room with three more bits of precision; where features pass its range
+(65,504), encoding says so and asks for float32.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import os
 import re
-from collections.abc import Callable
+from enum import IntEnum
+from functools import lru_cache
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lhotse import MonoCut
 from numpy.typing import NDArray
 
 from salad.errors import CheckpointError, MissingFileError
-from salad.files import read_json, write_atomic, write_json
-from salad.model.encoder import SpeechEncoder
-from salad.speech.audio import load_cut
-from salad.speech.prepared import read_cuts
-from salad.speech.time import samples as to_samples
+from salad.files import read_json, read_jsonl
+from salad.model.encoders.speech_encoder import features_of_codes
+from salad.speech import time
+from salad.speech.prepared import Rejected
+
+Stored = NDArray[np.float16] | NDArray[np.float32]
+"""[num_frames, feature_dim], as they are kept; float32 where codes are."""
+
+_OPEN_SHARDS = 64
 
 
-def encode_cuts(
-    folder: Path,
-    encoder: SpeechEncoder,
-    progress: Callable[[int, int], None] | None = None,
-    features_dir: Path | None = None,
-) -> None:
-    """Encode every cut of a prepared folder that has no features yet.
+class IndexRow(IntEnum):
+    """The rows of `index.npy`, uint64 [4, num_cuts]: a column is a cut, columns are sorted by ID."""
 
-    Each file is written atomically; a run that was stopped goes on where it was.
+    ID = 0  # hash of the cut's id
+    SOUND = 1  # hash of what the cut's audio was read from
+    OFFSET = 2  # of the first frame in the shard's tar, in bytes
+    PLACE = 3  # shard number << 32 | num_frames
 
-    Args:
-        folder: a prepared folder.
-        encoder: whose features to make.
-        progress: told (done, total) after every cut.
-        features_dir: where the features lie when several folders share them; see the top of this file.
 
-    Raises:
-        CheckpointError: there are features of another encoder of that name.
-        AudioError, MissingFileError: a cut's audio can't be read.
+class FeatureStore:
+    """The features of a prepared folder by cut id: random access to millions of utterances in flat memory.
+
+    The index is mapped, not read; a look-up is a binary search in it, and a load is one read at a known place of an
+    uncompressed tar. Nothing is extracted. Safe to pickle, to fork, and to use from several threads.
     """
-    cuts = read_cuts(folder)
-    there = _encoder_folder(folder, encoder.name, features_dir)
-    _claim(there, encoder)
-    for number, cut in enumerate(cuts, start=1):
-        path = there / f"{safe_file_name(feature_key(cut, features_dir))}.npy"
-        if not path.is_file():
-            features_FE = encoder.encode([load_cut(cut, encoder.sample_rate_hz)])[0]
-            buffer = io.BytesIO()
-            np.save(buffer, features_FE.astype(np.float16))
-            write_atomic(path, buffer.getvalue())
-        if progress is not None:
-            progress(number, len(cuts))
+
+    feature_dim: int
+    frame_hz: float
+
+    def __init__(self, folder: Path, encoder_name: str) -> None:
+        """Opens the features of `folder` that the encoder of that name made.
+
+        Raises:
+            MissingFileError: they were not computed, or not to the end.
+        """
+        self.folder = folder
+        self.encoder_name = encoder_name
+        self.where = encoder_folder(folder, encoder_name)
+        if not (self.where / "index.npy").is_file():
+            raise MissingFileError(f"{folder} is not encoded with {encoder_name}; {self._remedy}.")
+        mark = read_json(self.where / "encoder.json")
+        self.feature_dim = int(mark["feature_dim"])
+        self.frame_hz = float(mark["frame_hz"])
+        self._dtype = np.dtype(mark["dtype"])
+        self._width = int(mark["width"])
+        index = np.load(self.where / "index.npy", mmap_mode="r")
+        self._ids, self._sounds, self._offsets, self._places = (np.asarray(row) for row in index)
+        codebooks = self.where / "codebooks.npy"
+        self._codebooks_QCE = np.asarray(np.load(codebooks, mmap_mode="r")) if codebooks.is_file() else None
+        self._file = lru_cache(_OPEN_SHARDS)(self._open)
+
+    def __reduce__(self) -> tuple[type[FeatureStore], tuple[Path, str]]:
+        return (FeatureStore, (self.folder, self.encoder_name))
+
+    def __len__(self) -> int:
+        """The number of cuts that have features."""
+        return len(self._ids)
+
+    def __contains__(self, cut_id: str) -> bool:
+        return self._find(cut_id) is not None
+
+    def num_frames(self, cut_id: str) -> int:
+        """The number of frames of a cut.
+
+        Raises:
+            MissingFileError: it has none.
+        """
+        return int(self._places[self._column(cut_id)]) & 0xFFFFFFFF
+
+    def load(self, cut_id: str, start: int = 0, stop: int | None = None) -> Stored:
+        """The features [num_frames, feature_dim] of a cut, or of its frames from `start` up to `stop`.
+
+        Raises:
+            MissingFileError: it has none.
+            CheckpointError: its shard was changed or cut short since.
+        """
+        column = self._column(cut_id)
+        place = int(self._places[column])
+        shard, num_frames = place >> 32, place & 0xFFFFFFFF
+        start, stop, _ = slice(start, stop).indices(num_frames)
+        stored = np.empty((max(0, stop - start), self._width), self._dtype)
+        frame_bytes = self._width * self._dtype.itemsize
+        file = self._file(shard)
+        if os.preadv(file.fileno(), [stored.data], int(self._offsets[column]) + start * frame_bytes) != stored.nbytes:
+            raise CheckpointError(f"{file.name} ends within the frames of {cut_id!r}; {self._remedy}.")
+        if self._codebooks_QCE is not None:
+            return features_of_codes(stored, self._codebooks_QCE)
+        return stored
+
+    def check(self, cut: MonoCut) -> None:
+        """Make sure that the features kept for `cut` are those of its audio.
+
+        Raises:
+            MissingFileError: it has none.
+            CheckpointError: another file, span or length stood under its id when it was encoded.
+        """
+        if int(self._sounds[self._column(cut.id)]) != sound_hash(cut, self.folder):
+            raise CheckpointError(
+                f"{self.where}: the features of {cut.id!r} are of other audio than {self.folder} now names; "
+                f"{self._remedy}."
+            )
+
+    def rejected(self) -> list[Rejected]:
+        """The cuts that could not be encoded, with reasons."""
+        return [Rejected(**row) for row in read_jsonl(self.where / "rejected.jsonl")]
+
+    @property
+    def _remedy(self) -> str:
+        return f"run 'salad encode {self.folder} --encoder {self.encoder_name}'"
+
+    def _find(self, cut_id: str) -> int | None:
+        key = np.uint64(id_hash(cut_id))  # of the column's own type: searchsorted would convert the column otherwise
+        column = int(np.searchsorted(self._ids, key))
+        return column if column < len(self._ids) and self._ids[column] == key else None
+
+    def _column(self, cut_id: str) -> int:
+        column = self._find(cut_id)
+        if column is None:
+            raise MissingFileError(
+                f"{self.where} holds no features of {cut_id!r}; see its rejected.jsonl, or {self._remedy}."
+            )
+        return column
+
+    def _open(self, shard: int) -> FileIO:
+        path = self.where / "shar" / f"enc.{shard:06d}.tar"
+        try:
+            return path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path} is gone; {self._remedy}.") from error
 
 
-def load_features(folder: Path, encoder_name: str, key: str, features_dir: Path | None = None) -> NDArray[np.float16]:
-    """The features [num_frames, feature_dim] of one cut, float16.
-
-    Args:
-        folder: the prepared folder.
-        encoder_name: the encoder's `name`.
-        key: `feature_key(cut, features_dir)`; without `features_dir` that is the cut's id.
-        features_dir: as it was given to `encode_cuts`.
-
-    Raises:
-        MissingFileError: they were not computed.
-        CheckpointError: the file can't be read.
-    """
-    path = _encoder_folder(folder, encoder_name, features_dir) / f"{safe_file_name(key)}.npy"
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no features of {key!r}; run 'salad encode' with {encoder_name} on {folder}.")
-    try:
-        features: NDArray[np.float16] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} is not readable ({error}); delete it and run 'salad encode' again.") from error
-    return features
-
-
-def feature_shape(encoder_name: str, features_dir: Path) -> tuple[int, float]:
-    """Width of the features kept in `features_dir` for an encoder, and their frames per second.
-
-    Raises:
-        MissingFileError: nothing was encoded there.
-    """
-    mark = read_json(features_dir / safe_file_name(encoder_name) / "encoder.json")
-    return int(mark["feature_dim"]), float(mark["frame_hz"])
-
-
-def feature_key(cut: MonoCut, features_dir: Path | None = None) -> str:
-    """Under which name a cut's features are kept: its id, or with a shared `features_dir` its audio file's stem.
-
-    A cut that is not the whole of its file has its span, in samples, in the name.
-    """
-    if features_dir is None:
-        return str(cut.id)
-    recording = cut.recording
-    stem = Path(recording.sources[0].source).stem
-    first, length = (to_samples(time_s, recording.sampling_rate) for time_s in (cut.start, cut.duration))
-    whole = first == 0 and length == recording.num_samples
-    return stem if whole else f"{stem}-{first}-{length}"
+def encoder_folder(folder: Path, encoder_name: str) -> Path:
+    """Where the features that an encoder made of a prepared folder lie."""
+    return folder / "features" / safe_file_name(encoder_name)
 
 
 def safe_file_name(name: str) -> str:
@@ -117,25 +186,30 @@ def safe_file_name(name: str) -> str:
     return f"{harmless}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def _encoder_folder(folder: Path, encoder_name: str, features_dir: Path | None) -> Path:
-    return (features_dir or folder / "features") / safe_file_name(encoder_name)
+def id_hash(cut_id: str) -> int:
+    """64 bits of a cut's id. Two of ten million ids share them with a probability of 3e-6; `salad encode` would say."""
+    return _hash64(cut_id)
 
 
-def _claim(there: Path, encoder: SpeechEncoder) -> None:
-    """Say whose features lie in `there`, or check that they are this encoder's."""
-    mark = there / "encoder.json"
-    mine = {
-        "name": encoder.name,
-        "fingerprint": encoder.fingerprint,
-        "feature_dim": encoder.feature_dim,
-        "frame_hz": encoder.frame_hz,
-    }
-    if not mark.is_file():
-        write_json(mark, mine)
-        return
-    found = read_json(mark)
-    if found != mine:
-        raise CheckpointError(
-            f"{there} holds features of another encoder (fingerprint {str(found.get('fingerprint'))[:12]}…, not "
-            f"{encoder.fingerprint[:12]}…); delete the folder to encode again, or use the encoder they were made with."
-        )
+def sound_hash(cut: MonoCut | dict[str, Any], folder: Path) -> int:
+    """64 bits of what a cut's audio is read from: its sources, their rate and length, its channel and its span.
+
+    Takes a cut or its line in the prepared `folder`, from which sources inside are named, so that it can be moved. What
+    is said in the cut (text, words) doesn't count.
+    """
+    row = cut if isinstance(cut, dict) else {**vars(cut), "recording": cut.recording.to_dict()}
+    recording = row["recording"]
+    rate_hz = recording["sampling_rate"]
+    span = [time.samples(row[name], rate_hz) for name in ("start", "duration")]
+    home = f"{_resolved(folder)}/"
+    sources = [[s["type"], s["source"].removeprefix(home), s["channels"]] for s in recording["sources"]]
+    return _hash64(repr([sources, rate_hz, recording["num_samples"], row["channel"], span]))
+
+
+@lru_cache(16)
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()
+
+
+def _hash64(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

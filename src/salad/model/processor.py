@@ -20,7 +20,8 @@ import torch
 from transformers import BatchFeature, FeatureExtractionMixin, PreTrainedTokenizerBase, ProcessorMixin
 
 from salad.errors import AudioError
-from salad.model.encoder import SpeechEncoder, load_encoder
+from salad.model.encoder import load_encoder
+from salad.model.encoders.speech_encoder import SpeechEncoder
 
 SPEECH_TOKEN = "<|speech|>"
 
