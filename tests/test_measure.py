@@ -150,11 +150,12 @@ def test_items_add_up_to_the_batch_and_keep_its_order():
 def test_forgetting_is_0_before_training_and_grows_with_the_change():
     student = tiny.student()
     texts = [tiny.builder().text(u.id, u.text) for u in SPOKEN]
-    assert all(row.kl_nats == 0.0 for row in forgetting_by_item(teacher_for(student), student, texts, 4))
+    assert all(row.kl_nats == 0.0 for row in forgetting_by_item(teacher_for(student), student, texts, 128))
     little = tiny.move(tiny.student(), by=0.02)
     much = tiny.move(tiny.student(), by=0.2)
     values = [
-        per_token(forgetting_by_item(teacher_for(model), model, texts, 4), 0, "F", 50).value for model in (little, much)
+        per_token(forgetting_by_item(teacher_for(model), model, texts, 128), 0, "F", 50).value
+        for model in (little, much)
     ]
     assert 0 < values[0] < values[1]
 
@@ -162,7 +163,7 @@ def test_forgetting_is_0_before_training_and_grows_with_the_change():
 def test_misalignment_is_of_the_student_against_itself_on_text():
     student = tiny.move(tiny.student(), by=0.2)
     sequences = [tiny.builder().mixed(u) for u in SPOKEN]
-    heard = misalignment_by_item(student, sequences, FEATURES, 4, 0).heard
+    heard = misalignment_by_item(student, sequences, FEATURES, 128, 0).heard
     batch = tiny.collated(sequences, SPOKEN)
     own = divergence_by_item(student_reads_text(student), student_hears(student), [batch])
     against_teacher = divergence_by_item(teacher_reads_text(teacher_for(student)), student_hears(student), [batch])
@@ -175,7 +176,7 @@ def test_how_many_are_read_at_once_changes_no_number(policy):
     student = tiny.move(tiny.student())
     build = tiny.builder(policy=policy, text_words=(2, 9), speech_words=(2, 9))
     sequences = [build.mixed(u) for u in SPOKEN]
-    results = [misalignment_by_item(student, sequences, FEATURES, size, 0) for size in (1, 4, 64)]
+    results = [misalignment_by_item(student, sequences, FEATURES, size, 0) for size in (1, 128, 4096)]
     for result in results:
         for name in ("heard", "swapped"):
             rows, reference = getattr(result, name), getattr(results[0], name)
@@ -190,7 +191,7 @@ def test_a_sequence_without_speech_is_left_as_it_is_in_the_swap():
     sequences = [build.mixed(u) for u in SPOKEN]
     silent = [i for i, s in enumerate(sequences) if SPEECH not in s.student_ids]
     assert 0 < len(silent) < len(sequences) - 1
-    result = misalignment_by_item(student, sequences, FEATURES, 4, 0)
+    result = misalignment_by_item(student, sequences, FEATURES, 128, 0)
     assert all(rows[i].kl_nats == pytest.approx(0, abs=1e-4) for i in silent for rows in (result.heard, result.swapped))
     assert any(abs(h.kl_nats - s.kl_nats) > 0.01 for h, s in zip(result.heard, result.swapped, strict=True))
 
@@ -205,8 +206,8 @@ def test_the_text_is_read_once_for_right_and_for_swapped_speech():
 
     once = remembered(reader)
     sequences = [tiny.builder().mixed(u) for u in SPOKEN]
-    forth = list(batches_of(sequences, FEATURES, student, 4))
-    back = list(batches_of(sequences[::-1], FEATURES, student, 3))
+    forth = list(batches_of(sequences, FEATURES, student, 128))
+    back = list(batches_of(sequences[::-1], FEATURES, student, 80))
     for batch in (*forth, *back):
         hidden, head = once(batch)
         wanted, wanted_head = student_reads_text(student)(batch)
@@ -227,7 +228,7 @@ def deaf_student():
 
 def test_a_model_that_ignores_audio_does_not_hear():
     sequences = [tiny.builder().mixed(u) for u in SPOKEN]
-    estimate = hearing(misalignment_by_item(deaf_student(), sequences, FEATURES, 4, 0), 0, "H", 500)
+    estimate = hearing(misalignment_by_item(deaf_student(), sequences, FEATURES, 128, 0), 0, "H", 500)
     assert estimate.low <= 0 <= estimate.high  # only the length of the speech is left
     assert not hears(estimate)
     same_length = [tiny.utterance(f"v{i}", 8) for i in range(5)]
@@ -239,7 +240,7 @@ def test_a_model_that_ignores_audio_does_not_hear():
         for u in same_length
     ]
     sequences = [tiny.builder().mixed(u) for u in padded]
-    result = misalignment_by_item(deaf_student(), sequences, feature_lookup(padded), 4, 0)
+    result = misalignment_by_item(deaf_student(), sequences, feature_lookup(padded), 128, 0)
     assert hearing(result, 0, "H", 50).value == pytest.approx(0, abs=1e-6)
 
 
@@ -249,13 +250,13 @@ def test_a_model_that_learnt_its_audio_hears(tmp_path):
     batch = tiny.batch_of(SPOKEN)
     list(train(student, teacher_for(student), lambda _: [batch], settings, lambda _: 1.0, tmp_path))
     sequences = [tiny.builder().mixed(u) for u in SPOKEN]
-    result = misalignment_by_item(student, sequences, FEATURES, 4, 0)
+    result = misalignment_by_item(student, sequences, FEATURES, 128, 0)
     estimate = hearing(result, 0, "H", 500)
     assert hears(estimate)
     paired = [s.kl_nats - h.kl_nats for h, s in zip(result.heard, result.swapped, strict=True)]
     assert estimate.value == pytest.approx(sum(paired) / sum(row.count for row in result.heard))
-    assert result == misalignment_by_item(student, sequences, FEATURES, 4, 0)
-    assert result.swapped != misalignment_by_item(student, sequences, FEATURES, 4, 1).swapped
+    assert result == misalignment_by_item(student, sequences, FEATURES, 128, 0)
+    assert result.swapped != misalignment_by_item(student, sequences, FEATURES, 128, 1).swapped
 
 
 def test_an_interval_that_reaches_0_is_not_hearing():

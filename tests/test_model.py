@@ -32,8 +32,8 @@ def llm_on_disk(tmp_path_factory):
 def text_difference(student):
     """The largest difference between the hidden states of the student's LLM and of its teacher, on a text."""
     batch = tiny.batch_of([], ["the quiet river is a river", "she listens, he speaks;"])
-    own = student.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
-    teacher = teacher_for(student).last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
+    own = student.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
+    teacher = teacher_for(student).last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
     return float((own - teacher).abs().max().detach())
 
 
@@ -93,9 +93,9 @@ def test_both_kinds_of_teacher_are_the_same_llm(llm_on_disk):
     assert shared.fingerprint() == separate.fingerprint()
     assert not any(p.requires_grad for p in separate.llm.parameters())
     batch = tiny.batch_of([], ["the quiet river"])
-    ids = batch.teacher_ids_BL, batch.teacher_mask_BL
+    ids = batch.teacher_ids_L, batch.teacher_lengths_D
     assert torch.equal(shared.last_hidden(*ids), separate.last_hidden(*ids))
-    assert torch.equal(shared.head_VD, separate.head_VD)
+    assert torch.equal(shared.head_VH, separate.head_VH)
     with torch.no_grad():
         student.language_model.get_input_embeddings().weight[5] += 1e-3
     assert shared.fingerprint() != separate.fingerprint()
@@ -275,13 +275,9 @@ def trained(train_llm, llm_folder, tied=True):
 
 def logits(model):
     batch = tiny.batch_of(tiny.utterances(2), ["the river"])
+    speech = {"speech_features": batch.speech_features_SFE, "speech_lengths": batch.speech_lengths_S}
     with torch.no_grad():
-        return model(
-            input_ids=batch.student_ids_BT,
-            attention_mask=batch.student_mask_BT,
-            speech_features=batch.speech_features_SFE,
-            speech_lengths=batch.speech_lengths_S,
-        ).logits
+        return model(input_ids=batch.student_ids_T[None], **speech).logits
 
 
 @pytest.mark.parametrize("tied", [True, False])

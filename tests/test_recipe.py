@@ -102,6 +102,17 @@ def test_all_problems_come_in_one_message():
         assert part in message
 
 
+def test_a_sequence_must_fit_into_a_micro_batch():
+    tree = {"name": "demo", "sequence": {"max_positions": 512}, "stage_one": {"micro_batch_positions": 512}}
+    assert parse_recipe(tree, "here").stage_one.micro_batch_positions == 512
+    tree |= {"stage_one": {"micro_batch_positions": 511}, "stage_two": {"micro_batch_positions": 96}}
+    message = refusal(tree)
+    assert message == (
+        "demo.yaml: stage_one.micro_batch_positions=511 and stage_two.micro_batch_positions=96 must be at least "
+        "sequence.max_positions=512, the longest sequence."
+    )
+
+
 def test_a_recipe_is_frozen():
     recipe = parse_recipe({"name": "demo"}, "here")
     with pytest.raises(ValidationError):

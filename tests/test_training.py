@@ -38,7 +38,7 @@ def constant(step):
 
 
 def cycle(step):
-    """Batches that differ from step to step; the first is text alone, so that the adapter has no gradient yet."""
+    """Batches that differ from step to step; the first is text alone."""
     if step == 0:
         return [tiny.batch_of([], TEXTS)]
     return [tiny.batch_of(SPOKEN[step % 3 : step % 3 + 3], TEXTS[: step % 2])]
@@ -70,15 +70,15 @@ def without_seconds(reports):
 def test_the_loss_falls_and_the_teacher_stays_the_same(tmp_path, train_llm, alpha):
     student, teacher = student_and_teacher(train_llm)
     batch = tiny.batch_of(SPOKEN, TEXTS)
-    before = teacher.fingerprint(), teacher.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
+    before = teacher.fingerprint(), teacher.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
     start = weights(student)
     reports = list(train(student, teacher, always(batch), stage(25, alpha, checkpoint_every=100), constant, tmp_path))
     assert reports[-1].loss_nats < 0.85 * reports[0].loss_nats
     for report in reports:
         assert report.loss_nats == pytest.approx(alpha * report.kl_nats + (1 - alpha) * report.nll_nats, rel=1e-5)
         assert report.count == len(batch.targets_N)
-        assert report.positions == int(batch.student_mask_BT.sum())
-    after = teacher.fingerprint(), teacher.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
+        assert report.positions == len(batch.student_ids_T)
+    after = teacher.fingerprint(), teacher.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
     assert after[0] == before[0]
     assert torch.equal(after[1], before[1])
     moved = {name for name, tensor in weights(student).items() if not torch.equal(tensor, start[name])}
@@ -103,11 +103,11 @@ def test_the_teacher_reads_in_evaluation_mode_while_the_student_trains():
     student = tiny.student("lora", base=tiny.llm(dropout=0.5))
     teacher = teacher_for(student)
     batch = tiny.batch_of([], TEXTS)
-    calm = teacher.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
+    calm = teacher.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
     student.train()
-    assert torch.equal(teacher.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL), calm)
+    assert torch.equal(teacher.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D), calm)
     assert all(module.training for module in student.modules())  # and the student goes on training
-    own = student.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
+    own = student.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
     assert not torch.equal(own, calm)  # the student does drop out
 
 
@@ -229,7 +229,7 @@ def test_stage_two_takes_over_the_optimizers_state_but_not_the_weights(tmp_path)
     before = weights(other)
     optimizer = make_optimizer(other, FAST)
     load_optimizer(tmp_path / "one" / "latest", optimizer)
-    assert {int(state["step"]) for state in optimizer.state.values()} == {2, 3}  # the adapter sat out the first step
+    assert {int(state["step"]) for state in optimizer.state.values()} == {3}  # the adapter took part in every step
     assert same(weights(other), before)
     batch = always(tiny.batch_of(SPOKEN))
     carried = train(

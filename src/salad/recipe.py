@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from salad.errors import MissingFileError, RecipeError
 
@@ -123,12 +123,16 @@ class OptimizerSettings(Settings):
 
 
 class StageSettings(Settings):
-    """What both stages share: the objective, the batch, the length."""
+    """What both stages share: the objective, the batch, the length.
+
+    A step's `batch_sequences` are packed into micro-batches of at most `micro_batch_positions` LLM positions: what
+    stands in memory at once. It changes results by rounding alone.
+    """
 
     alpha: Frac = 1.0
     steps: Count = 40
     batch_sequences: Count = 12
-    micro_batch_sequences: Count = 12
+    micro_batch_positions: Count = 2048
     checkpoint_every: Count = 10
     optimizer: OptimizerSettings = OptimizerSettings()
 
@@ -157,10 +161,14 @@ class StageTwoSettings(StageSettings):
 
 
 class MeasureSettings(Settings):
-    """Intervals by bootstrap over documents; the definition task's size; how many documents a forward pass takes."""
+    """Intervals by bootstrap over documents; the definition task's size; what a forward pass takes.
+
+    `batch_positions` of packed sequences where divergences are measured, `batch_documents` prompts in the task.
+    """
 
     num_bootstrap: Count = 2000
     task_items: Count = 40
+    batch_positions: Count = 2048
     batch_documents: Count = 12
 
 
@@ -179,6 +187,21 @@ class Recipe(Settings):
     stage_one: StageOneSettings = StageOneSettings()
     stage_two: StageTwoSettings = StageTwoSettings()
     measure: MeasureSettings = MeasureSettings()
+
+    @model_validator(mode="after")
+    def _sequences_fit_into_micro_batches(self) -> Self:
+        longest = self.sequence.max_positions
+        stages = {"stage_one": self.stage_one, "stage_two": self.stage_two}
+        small = [
+            f"{k}.micro_batch_positions={s.micro_batch_positions}"
+            for k, s in stages.items()
+            if s.micro_batch_positions < longest
+        ]
+        if small:
+            raise ValueError(
+                f"{' and '.join(small)} must be at least sequence.max_positions={longest}, the longest sequence"
+            )
+        return self
 
 
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -244,6 +267,8 @@ def _sentence(problem: dict[str, Any]) -> str:
     key = ".".join(place)
     if problem["type"] != "extra_forbidden":
         message = str(problem["msg"]).removeprefix("Value error, ")
+        if not key:  # about several keys, which the message names
+            return f"{message}."
         return f"{key}: {message[:1].lower()}{message[1:]}, got {problem['input']!r}."
     known = _keys_at(place[:-1])
     near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.0)

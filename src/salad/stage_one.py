@@ -18,8 +18,9 @@ from salad.distill.loop import StepReport, train
 from salad.distill.schedule import decay_start, warmup_stable_decay
 from salad.distill.teacher import teacher_for
 from salad.files import read_json, write_json
-from salad.interleave.batch import Batch, collate, partition_by_length
+from salad.interleave.batch import Batch, collate
 from salad.interleave.mix import Mix
+from salad.interleave.packing import pack
 from salad.interleave.sequence import MixedSequence
 from salad.interleave.utterances import SequenceBuilder, Utterance, feature_lookup
 from salad.model.llm import load_tokenizer
@@ -105,12 +106,12 @@ def mixed_batches(
     def batches(step: int) -> list[Batch]:
         first = step * settings.batch_sequences
         sequences = [sequence(position) for position in range(first, first + settings.batch_sequences)]
-        groups = partition_by_length([len(s.student_ids) for s in sequences], most=settings.micro_batch_sequences)
+        windows = pack([len(s.student_ids) for s in sequences], settings.micro_batch_positions)
         return [
             collate(
-                [sequences[i] for i in group], features, builder.frames_per_position, student.config.speech_token_id
+                [sequences[i] for i in window], features, builder.frames_per_position, student.config.speech_token_id
             )
-            for group in groups
+            for window in windows
         ]
 
     return batches

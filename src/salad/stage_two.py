@@ -60,7 +60,7 @@ def probe(
     builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
     usable, rejected = builder.usable(spoken)
     sequences = [builder.mixed(utterance) for utterance in usable]
-    batches = batches_of(sequences, feature_lookup(usable), student, recipe.measure.batch_documents)
+    batches = batches_of(sequences, feature_lookup(usable), student, recipe.measure.batch_positions)
     rows = divergence_by_item(teacher_reads_text(teacher_for(student)), student_hears(student), batches)
     settings = recipe.stage_two
     return probe_clusters(rows, cluster_of, cer_of, settings.num_clusters, settings.max_cer), rejected

@@ -74,7 +74,7 @@ def measure_folder(
         raise DataError(f"{speech}: {len(usable)} utterances can be measured under {settings.policy}; 2 are needed.")
     sequences = [builder.mixed(utterance) for utterance in usable]
     texts = [builder.text(utterance.id, utterance.text) for utterance in usable]
-    batch = recipe.measure.batch_documents
+    batch = recipe.measure.batch_positions
     rows = misalignment_by_item(student, sequences, feature_lookup(usable), batch, seed)
     heard = hearing(rows, seed, "verb", BOOTSTRAP)
     forgotten = forgetting_by_item(teacher, student, texts, batch)

@@ -53,12 +53,12 @@ def make_optimizer(student: SpeechLM, settings: OptimizerSettings) -> torch.opti
 
 def objective(student: SpeechLM, teacher: Teacher, batch: Batch, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
     """(L, sum of KL, sum of NLL) over the matched positions of a batch."""
-    student_hidden = student.last_hidden(
-        batch.student_ids_BT, batch.student_mask_BT, batch.speech_features_SFE, batch.speech_lengths_S
-    )[batch.rows_N, batch.student_positions_N]
-    teacher_hidden = teacher.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
-    matched = teacher_hidden[batch.rows_N, batch.teacher_positions_N]
-    return objective_sum(student_hidden, student.head_VH, matched, teacher.head_VD, batch.targets_N, alpha)
+    student_TH = student.last_hidden(
+        batch.student_ids_T, batch.student_lengths_D, batch.speech_features_SFE, batch.speech_lengths_S
+    )
+    teacher_LH = teacher.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
+    student_NH, teacher_NH = student_TH[batch.student_positions_N], teacher_LH[batch.teacher_positions_N]
+    return objective_sum(student_NH, student.head_VH, teacher_NH, teacher.head_VH, batch.targets_N, alpha)
 
 
 def train(
@@ -108,8 +108,7 @@ def train(
         sums = torch.zeros(3, dtype=torch.float64)
         for batch in batches:
             loss, kl, nll = objective(student, teacher, batch, settings.alpha)
-            if loss.requires_grad:  # a micro-batch of text alone has nothing that a frozen LLM could learn
-                (loss / count).backward()
+            (loss / count).backward()
             sums += torch.stack([loss.detach(), kl, nll]).double()
         norm = torch.nn.utils.clip_grad_norm_(_trained(student), settings.optimizer.clip_norm)
         _stop_if_not_finite(sums[0], norm, step, batches)
@@ -119,7 +118,7 @@ def train(
         # -------------------------------------------------------------------------
         student.eval()
         loss_nats, kl_nats, nll_nats = (sums / count).tolist()
-        positions = sum(int(batch.student_mask_BT.sum()) for batch in batches)
+        positions = sum(len(batch.student_ids_T) for batch in batches)
         elapsed = time.perf_counter() - started
         reports.append(
             StepReport(

@@ -1,7 +1,10 @@
 """The frozen text LLM Q_phi. It reads text alone, in eval mode, and its weights never change.
 
 Two forms: the student's own LLM with its LoRA switched off (no second copy), or a separate frozen copy (needed when the
-whole LLM is trained). Both give last hidden states; the head turns them into distributions, chunk by chunk.
+whole LLM is trained). Both read a flat row of documents and give last hidden states; the head turns them into
+distributions, chunk by chunk.
+
+Axes: L positions of the row, D its documents, H width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from salad.model.attention import attend_per_document, read_documents
 from salad.model.llm import load_llm
 from salad.model.speech_lm import SpeechLM
 
@@ -21,11 +25,11 @@ class Teacher(Protocol):
     """What the objective and the measurements need of the text LLM."""
 
     @property
-    def head_VD(self) -> Tensor:
+    def head_VH(self) -> Tensor:
         """The head's weight [V, D]."""
 
-    def last_hidden(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Last hidden states [B, L, D], without gradient."""
+    def last_hidden(self, ids_L: Tensor, lengths_D: Tensor) -> Tensor:
+        """Last hidden states [L, H] of documents in a flat row, without gradient."""
 
     def fingerprint(self) -> str:
         """SHA-256 over the weights it reads with."""
@@ -37,19 +41,18 @@ class SeparateTeacher:
     def __init__(self, llm: PreTrainedModel) -> None:
         """The LLM is put in eval mode and frozen."""
         self.llm = llm.eval().requires_grad_(False)
+        attend_per_document(self.llm)
 
     @property
-    def head_VD(self) -> Tensor:
+    def head_VH(self) -> Tensor:
         """The head's weight [V, D]."""
         head: Tensor = self.llm.get_output_embeddings().weight
         return head
 
     @torch.no_grad()
-    def last_hidden(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Last hidden states [B, L, D], without gradient."""
-        output = self.llm.get_decoder()(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False)
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+    def last_hidden(self, ids_L: Tensor, lengths_D: Tensor) -> Tensor:
+        """Last hidden states [L, H] of documents in a flat row, without gradient."""
+        return _read(self.llm, ids_L, lengths_D)
 
     def fingerprint(self) -> str:
         """SHA-256 over the weights it reads with."""
@@ -66,22 +69,20 @@ class LoraOffTeacher:
             pass
 
     @property
-    def head_VD(self) -> Tensor:
+    def head_VH(self) -> Tensor:
         """The head's weight [V, D]."""
         return self.student.head_VH.detach()
 
     @torch.no_grad()
-    def last_hidden(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Last hidden states [B, L, D], without gradient."""
+    def last_hidden(self, ids_L: Tensor, lengths_D: Tensor) -> Tensor:
+        """Last hidden states [L, H] of documents in a flat row, without gradient."""
         with self.student.as_text_llm() as llm:
             training = llm.training  # the student's mode, with whatever dropout its LLM has
             llm.eval()
             try:
-                output = llm.get_decoder()(input_ids=ids_BL, attention_mask=mask_BL, use_cache=False)
+                return _read(llm, ids_L, lengths_D)
             finally:
                 llm.train(training)
-        hidden: Tensor = output.last_hidden_state
-        return hidden
 
     def fingerprint(self) -> str:
         """SHA-256 over the base LLM's weights, LoRA left out."""
@@ -93,6 +94,11 @@ def teacher_for(student: SpeechLM) -> Teacher:
     if student.config.train_llm != "full":
         return LoraOffTeacher(student)
     return SeparateTeacher(load_llm(student.config.llm, str(student.dtype).removeprefix("torch.")))
+
+
+def _read(llm: PreTrainedModel, ids_L: Tensor, lengths_D: Tensor) -> Tensor:
+    embedded_LH: Tensor = llm.get_input_embeddings()(ids_L)
+    return read_documents(llm, embedded_LH, lengths_D)
 
 
 def _fingerprint(llm: PreTrainedModel) -> str:

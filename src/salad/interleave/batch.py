@@ -1,12 +1,18 @@
-"""Mixed sequences + their speech features -> the tensors one step reads.
+"""Mixed sequences + their speech features -> the tensors one forward pass reads: a flat row of documents, no padding.
 
-Axes: B sequences, T student positions, L teacher positions, S speech spans, F encoder frames, E encoder width, N pairs.
+The student reads all its sequences (documents) one after another in one row, the teacher its own in another; their
+lengths say where a document ends, and no document is read from another (model/attention.py). Only the frames of speech
+spans are padded: the adapter hears each span by itself.
+
+Axes: D documents, T student positions of them all, L teacher positions of them all, S speech spans in reading order,
+F encoder frames, E encoder width, N matched positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -21,20 +27,30 @@ Features = Callable[[str], np.ndarray]  # utterance id -> encoder frames [F, E]
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass of student and teacher. Right padding; causal attention makes it harmless.
+    """One forward pass of student and teacher. int64 but for the features, which are float32.
 
-    `rows_N` with `student_positions_N` or `teacher_positions_N` index the matched positions, `targets_N` is their next
-    token.
+    Attributes:
+        items: the documents' ids, D of them.
+        student_ids_T: token ids, the model's placeholder where speech is heard.
+        student_lengths_D: positions of each document; they add up to T.
+        teacher_ids_L: token ids of the documents' whole texts.
+        teacher_lengths_D: they add up to L.
+        speech_features_SFE: encoder frames, zero-padded to the longest span; None without speech.
+        speech_lengths_S: frames of each span; None without speech.
+        documents_N: which document (0 to D - 1) a matched position is of.
+        student_positions_N: where in the student's row the next token is predicted.
+        teacher_positions_N: where in the teacher's row it is, with the same words read.
+        targets_N: that token.
     """
 
     items: tuple[str, ...]
-    student_ids_BT: Tensor
-    student_mask_BT: Tensor
-    teacher_ids_BL: Tensor
-    teacher_mask_BL: Tensor
+    student_ids_T: Tensor
+    student_lengths_D: Tensor
+    teacher_ids_L: Tensor
+    teacher_lengths_D: Tensor
     speech_features_SFE: Tensor | None
     speech_lengths_S: Tensor | None
-    rows_N: Tensor
+    documents_N: Tensor
     student_positions_N: Tensor
     teacher_positions_N: Tensor
     targets_N: Tensor
@@ -46,24 +62,39 @@ def collate(
     """A batch of mixed sequences; `features` gives an utterance's encoder frames."""
     spans = [span for sequence in sequences for span in sequence.speech]
     clips = [features(s.utterance)[s.start * frames_per_position : s.stop * frames_per_position] for s in spans]
-    student, student_mask = _pad([[speech_token_id if i == SPEECH else i for i in s.student_ids] for s in sequences])
-    teacher, teacher_mask = _pad([s.teacher_ids for s in sequences])
     speech_features, speech_lengths = pad_features(clips) if clips else (None, None)
-    pairs = [(row, p.student, p.teacher, p.target) for row, s in enumerate(sequences) for p in s.pairs]
-    rows, students, teachers, targets = torch.tensor(pairs, dtype=torch.long).reshape(-1, 4).unbind(1)
+    student_ids, student_lengths = _row([sequence.student_ids for sequence in sequences])
+    teacher_ids, teacher_lengths = _row([sequence.teacher_ids for sequence in sequences])
+    starts = zip(_starts(student_lengths), _starts(teacher_lengths), strict=True)
+    matched = [
+        (document, student_start + pair.student, teacher_start + pair.teacher, pair.target)
+        for document, (sequence, (student_start, teacher_start)) in enumerate(zip(sequences, starts, strict=True))
+        for pair in sequence.pairs
+    ]
+    documents, students, teachers, targets = torch.tensor(matched, dtype=torch.long).reshape(-1, 4).unbind(1)
     return Batch(
-        tuple(s.item for s in sequences),
-        student,
-        student_mask,
-        teacher,
-        teacher_mask,
-        speech_features,
-        speech_lengths,
-        rows,
-        students,
-        teachers,
-        targets,
+        items=tuple(sequence.item for sequence in sequences),
+        student_ids_T=torch.where(student_ids == SPEECH, speech_token_id, student_ids),
+        student_lengths_D=student_lengths,
+        teacher_ids_L=teacher_ids,
+        teacher_lengths_D=teacher_lengths,
+        speech_features_SFE=speech_features,
+        speech_lengths_S=speech_lengths,
+        documents_N=documents,
+        student_positions_N=students,
+        teacher_positions_N=teachers,
+        targets_N=targets,
     )
+
+
+def _row(documents: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """One flat row of ids and the documents' lengths."""
+    ids = torch.tensor([i for document in documents for i in document], dtype=torch.long)
+    return ids, torch.tensor([len(document) for document in documents], dtype=torch.long)
+
+
+def _starts(lengths: Tensor) -> list[int]:
+    return [0, *accumulate(lengths.tolist())][:-1]
 
 
 def swap_speech(sequence: MixedSequence, donor: MixedSequence) -> MixedSequence:
@@ -95,36 +126,3 @@ def swap_speech(sequence: MixedSequence, donor: MixedSequence) -> MixedSequence:
     swapped = MixedSequence(sequence.item, tuple(student), sequence.teacher_ids, tuple(taken), pairs)
     swapped.check()
     return swapped
-
-
-def _pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    longest = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return ids, mask
-
-
-def partition_by_length(lengths: Sequence[int], overhead: int = 48, most: int = 64) -> list[list[int]]:
-    """Group items into batches so that padded positions + `overhead` a batch are fewest. Index lists, shortest first.
-
-    Exact by dynamic programming over the sorted lengths, with at most `most` items a batch. `overhead` is what one more
-    forward pass costs, in positions.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    best = [0.0] + [float("inf")] * len(order)
-    cut = [0] * (len(order) + 1)
-    for stop in range(1, len(order) + 1):
-        longest = lengths[order[stop - 1]]
-        for start in range(max(0, stop - most), stop):
-            cost = best[start] + (stop - start) * longest + overhead
-            if cost < best[stop]:
-                best[stop], cut[stop] = cost, start
-    groups: list[list[int]] = []
-    stop = len(order)
-    while stop:
-        groups.append(order[cut[stop] : stop])
-        stop = cut[stop]
-    return groups[::-1]

@@ -24,6 +24,7 @@ from salad.measure.scoring import Prompt, scores_of_all
 from salad.measure.statistics import Estimate, mean, ratio_of_sums
 from salad.measure.tasks.definition import DefinitionItem, choice_ids, speech_prompt, text_prompt
 from salad.model.speech_lm import SpeechLM
+from salad.recipe import MeasureSettings
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def measure_arm(
     teacher: Teacher,
     builder: SequenceBuilder,
     held_out: HeldOut,
-    batch_documents: int,
+    settings: MeasureSettings,
     seed: int,
     on_progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> ArmRows:
@@ -81,18 +82,18 @@ def measure_arm(
     features = feature_lookup(held_out.broad, held_out.human)
     texts = [builder.text(utterance.id, utterance.text) for utterance in held_out.broad]
     on_progress(0, 5, "forgetting")
-    forgetting = forgetting_by_item(teacher, student, texts, batch_documents)
+    forgetting = forgetting_by_item(teacher, student, texts, settings.batch_positions)
     pairs = []
     for done, (name, group) in enumerate((("broad", held_out.broad), ("human", held_out.human)), start=1):
         on_progress(done, 5, f"misalignment on {name} speech")
         sequences = [builder.mixed(utterance) for utterance in group]
-        pairs.append(misalignment_by_item(student, sequences, features, batch_documents, seed))
+        pairs.append(misalignment_by_item(student, sequences, features, settings.batch_positions, seed))
     on_progress(3, 5, "the task, read")
     definitions = [item.definition for item in held_out.items]
-    task_text = read_task(student, builder, held_out.items, definitions, batch_documents)
+    task_text = read_task(student, builder, held_out.items, definitions, settings.batch_documents)
     on_progress(4, 5, "the task, heard")
     prompts = [speech_prompt(features(item.id), builder.tokenizer, builder.mark) for item in held_out.items]
-    task_speech = answer_task(student, builder, held_out.items, prompts, batch_documents)
+    task_speech = answer_task(student, builder, held_out.items, prompts, settings.batch_documents)
     on_progress(5, 5, "done")
     return ArmRows(forgetting, pairs[0], pairs[1], task_text, task_speech)
 

@@ -1,7 +1,7 @@
 """One reader held against another, item by item: the shape of forgetting, misalignment and the selection score.
 
 A reader looks at a batch and gives hidden states at its matched positions together with the head that turns them into
-distributions. Axes: N matched positions of a batch, H width, V vocabulary.
+distributions. Axes: N matched positions of a batch's documents, H width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def teacher_reads_text(teacher: Teacher) -> Reader:
     """Q_phi on the text."""
 
     def read(batch: Batch) -> tuple[Tensor, Tensor]:
-        hidden = teacher.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
-        return hidden[batch.rows_N, batch.teacher_positions_N], teacher.head_VD
+        hidden_LH = teacher.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
+        return hidden_LH[batch.teacher_positions_N], teacher.head_VH
 
     return read
 
@@ -46,8 +46,8 @@ def student_reads_text(student: SpeechLM) -> Reader:
 
     @torch.no_grad()
     def read(batch: Batch) -> tuple[Tensor, Tensor]:
-        hidden = student.last_hidden(batch.teacher_ids_BL, batch.teacher_mask_BL)
-        return hidden[batch.rows_N, batch.teacher_positions_N], student.head_VH
+        hidden_LH = student.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
+        return hidden_LH[batch.teacher_positions_N], student.head_VH
 
     return read
 
@@ -57,10 +57,10 @@ def student_hears(student: SpeechLM) -> Reader:
 
     @torch.no_grad()
     def read(batch: Batch) -> tuple[Tensor, Tensor]:
-        hidden = student.last_hidden(
-            batch.student_ids_BT, batch.student_mask_BT, batch.speech_features_SFE, batch.speech_lengths_S
+        hidden_TH = student.last_hidden(
+            batch.student_ids_T, batch.student_lengths_D, batch.speech_features_SFE, batch.speech_lengths_S
         )
-        return hidden[batch.rows_N, batch.student_positions_N], student.head_VH
+        return hidden_TH[batch.student_positions_N], student.head_VH
 
     return read
 
@@ -73,7 +73,7 @@ def remembered(reader: Reader) -> Reader:
     def read(batch: Batch) -> tuple[Tensor, Tensor]:
         if not all(item in memory for item in batch.items):
             hidden, head = reader(batch)
-            memory.update({item: hidden[batch.rows_N == row] for row, item in enumerate(batch.items)})
+            memory.update({item: hidden[batch.documents_N == i] for i, item in enumerate(batch.items)})
             heads.append(head)
         return torch.cat([memory[item] for item in batch.items]), heads[-1]
 
@@ -87,8 +87,8 @@ def divergence_by_item(reference: Reader, model: Reader, batches: Iterable[Batch
         reference_NH, reference_head = reference(batch)
         model_NH, model_head = model(batch)
         terms = divergence_terms(reference_NH, reference_head, model_NH, model_head, batch.targets_N)
-        for row, item in enumerate(batch.items):
-            own = batch.rows_N == row
+        for document, item in enumerate(batch.items):
+            own = batch.documents_N == document
             kl, entropy, nll = (float(v[own].double().sum()) for v in (terms.kl_N, terms.entropy_N, terms.nll_N))
             rows.append(ItemDivergence(item, kl, entropy, nll, int(own.sum())))
     return rows

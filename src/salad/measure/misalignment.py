@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from salad.distill.teacher import Teacher
-from salad.interleave.batch import Batch, collate, partition_by_length, swap_speech
+from salad.interleave.batch import Batch, collate, swap_speech
+from salad.interleave.packing import pack
 from salad.interleave.sequence import MixedSequence
 from salad.measure.divergence_by_item import (
     ItemDivergence,
@@ -42,39 +43,42 @@ class HeardAndSwapped:
 
 
 def batches_of(
-    sequences: Sequence[MixedSequence], features: Features, student: SpeechLM, batch_documents: int
+    sequences: Sequence[MixedSequence], features: Features, student: SpeechLM, batch_positions: int
 ) -> Iterator[Batch]:
-    """Batches of items of like length; a function of the sequences alone, not of the model."""
+    """Items packed into batches; a function of the sequences alone, not of the model.
+
+    A sequence longer than a batch (a swap can bring longer speech) makes the batches as long as it is.
+    """
     per_position = int(student.config.adapter["frames_per_position"])
-    for group in partition_by_length([len(s.student_ids) for s in sequences], most=batch_documents):
-        yield collate([sequences[i] for i in group], features, per_position, student.config.speech_token_id)
+    lengths = [len(sequence.student_ids) for sequence in sequences]
+    for window in pack(lengths, max([batch_positions, *lengths])):
+        yield collate([sequences[i] for i in window], features, per_position, student.config.speech_token_id)
 
 
 def forgetting_by_item(
-    teacher: Teacher, student: SpeechLM, texts: Sequence[MixedSequence], batch_documents: int
+    teacher: Teacher, student: SpeechLM, texts: Sequence[MixedSequence], batch_positions: int
 ) -> list[ItemDivergence]:
     """F of each text sequence."""
-    batches = batches_of(_by_length(texts), _no_speech, student, batch_documents)
+    batches = batches_of(texts, _no_speech, student, batch_positions)
     return _in_order(divergence_by_item(teacher_reads_text(teacher), student_reads_text(student), batches), texts)
 
 
 def misalignment_by_item(
-    student: SpeechLM, sequences: Sequence[MixedSequence], features: Features, batch_documents: int, seed: int
+    student: SpeechLM, sequences: Sequence[MixedSequence], features: Features, batch_positions: int, seed: int
 ) -> HeardAndSwapped:
     """M of each sequence with its own speech and with swapped speech (a seeded derangement of those with speech).
 
     A sequence whose spans were all drawn as text has no speech to swap; both its readings are the same.
     """
-    ordered = _by_length(sequences)
     spoken = [sequence for sequence in sequences if sequence.speech]
     partners = derangement(len(spoken), generator(seed, "swap"))
     by_item = {sequence.item: sequence for sequence in sequences}
     by_item |= {own.item: swap_speech(own, spoken[p]) for own, p in zip(spoken, partners, strict=True)}
     text = remembered(student_reads_text(student))
     hears = student_hears(student)
-    heard = divergence_by_item(text, hears, batches_of(ordered, features, student, batch_documents))
-    swapped_sequences = [by_item[s.item] for s in ordered]
-    swapped = divergence_by_item(text, hears, batches_of(swapped_sequences, features, student, batch_documents))
+    heard = divergence_by_item(text, hears, batches_of(sequences, features, student, batch_positions))
+    swapped_sequences = [by_item[sequence.item] for sequence in sequences]
+    swapped = divergence_by_item(text, hears, batches_of(swapped_sequences, features, student, batch_positions))
     return HeardAndSwapped(_in_order(heard, sequences), _in_order(swapped, sequences))
 
 
@@ -92,10 +96,6 @@ def hearing(result: HeardAndSwapped, seed: int, purpose: str, num_bootstrap: int
 def hears(estimate: Estimate) -> bool:
     """The hearing guard: the right speech must help, with 95 % confidence."""
     return estimate.low > 0
-
-
-def _by_length(sequences: Sequence[MixedSequence]) -> list[MixedSequence]:
-    return sorted(sequences, key=lambda sequence: (len(sequence.student_ids), sequence.item))
 
 
 def _in_order(rows: Sequence[ItemDivergence], sequences: Sequence[MixedSequence]) -> list[ItemDivergence]:

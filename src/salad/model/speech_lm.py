@@ -3,8 +3,8 @@
 The frozen encoder itself lives in the processor (model/processor.py): its features are computed once and cached, so the
 trained model begins where learning begins.
 
-Axes: B sequences, T positions, S speech spans of the batch in reading order, F encoder frames, E encoder width, H LLM
-width, V its vocabulary.
+Axes: B sequences, T positions, D documents of a flat row of T positions, S speech spans in reading order, F encoder
+frames, E encoder width, H LLM width, V its vocabulary.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from salad.errors import AudioError, CheckpointError
 from salad.model.adapter import Adapter
+from salad.model.attention import attend_per_document, read_documents
 from salad.model.config import SpeechLMConfig
 from salad.model.llm import DTYPES, load_llm
 from salad.model.register import register
@@ -53,6 +54,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config, dtype=DTYPES[_dtype_name(config)])
         self.language_model = language_model
+        attend_per_document(language_model)
         llm_dim = config.get_text_config().hidden_size
         self.adapter = Adapter(AdapterSettings(**config.adapter), config.encoder_dim, llm_dim)
         self.post_init()
@@ -218,16 +220,22 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
 
     def last_hidden(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        speech_features: Tensor | None = None,
-        speech_lengths: Tensor | None = None,
+        ids_T: Tensor,
+        lengths_D: Tensor,
+        speech_features_SFE: Tensor | None = None,
+        speech_lengths_S: Tensor | None = None,
     ) -> Tensor:
-        """Last hidden states [B, T, H] without the head: what the divergence is computed from."""
-        embedded = self.embed(input_ids, speech_features, speech_lengths)
-        decoder = self.language_model.get_decoder()
-        output = decoder(inputs_embeds=embedded, attention_mask=attention_mask, use_cache=False)
-        return cast("Tensor", output.last_hidden_state)
+        """Last hidden states [T, H] of documents in a flat row (interleave/batch.py), without the head.
+
+        In training the adapter takes part in every pass: where nothing is heard it hears one frame of zeros, times 0.
+        A rank whose documents are all text then has gradients for the same parameters as the others, and none waits
+        for it.
+        """
+        embedded_TH = self.embed(ids_T[None], speech_features_SFE, speech_lengths_S)[0]
+        if self.training and speech_features_SFE is None:
+            silence = self.table_VH.new_zeros(1, 1, self.config.encoder_dim)
+            embedded_TH = embedded_TH + 0.0 * self.adapter(silence).sum().to(embedded_TH.dtype)
+        return read_documents(self.language_model, embedded_TH, lengths_D)
 
     def forward(
         self,
