@@ -13,8 +13,9 @@ from salad.errors import AudioError, CheckpointError, DataError, MissingFileErro
 from salad.model import shards
 from salad.model.encode import encode_cuts, encode_in_processes
 from salad.model.encoders.speech_encoder import features_of_codes
-from salad.model.features import FeatureStore, encoder_folder, id_hash, safe_file_name
+from salad.model.features import FeatureStore, encoder_folder, safe_file_name
 from salad.speech.audio import save_flac
+from salad.speech.identity import id_hash
 from salad.speech.prepared import read_cuts, write_prepared
 
 

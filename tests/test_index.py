@@ -17,6 +17,7 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 
 from salad.errors import AlignmentError, DataError, MissingFileError
 from salad.speech import index as index_module
+from salad.speech.identity import sound_hash
 from salad.speech.index import INDEX_NAME, RECORDS_NAME, IndexedCuts
 from salad.speech.prepared import CUTS_NAME, read_cuts, text_of, with_words, words_of, write_prepared
 
@@ -66,6 +67,7 @@ def test_a_record_says_what_lhotse_reads(tmp_path_factory, rows):
         aligned = "word" in (expected.supervisions[0].alignment or {})
         assert record.words == (tuple(words_of(expected)) if aligned else ())
         assert index.num_words[row] == len(record.words)
+        assert index.sounds[row] == sound_hash(expected, folder)
         assert index.row(expected.id) == row
     assert index.row("not there") is None
     assert index[-2:] == [index[i] for i in range(len(index))[-2:]]
@@ -78,7 +80,7 @@ def test_a_folder_without_a_cut_has_an_empty_index(tmp_path):
 
 
 def test_ids_of_one_hash_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "_hash", len)
+    monkeypatch.setattr(index_module, "id_hash", len)
     index = IndexedCuts(chapters(tmp_path))
     assert [index.row(f"u{i}") for i in range(6)] == list(range(6))
     assert index.row("u7") is None
@@ -129,7 +131,17 @@ def test_it_is_not_made_anew_without_need(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["whole.json", RECORDS_NAME, "offsets.npy", "checksums.npy", "num_words.npy", "hashes.npy", "rows.npy"]
+    "name",
+    [
+        "whole.json",
+        RECORDS_NAME,
+        "offsets.npy",
+        "checksums.npy",
+        "num_words.npy",
+        "sounds.npy",
+        "hashes.npy",
+        "rows.npy",
+    ],
 )
 @pytest.mark.parametrize("damage", ["gone", "cut short", "other bytes"])
 def test_a_damaged_index_is_made_anew(tmp_path, name, damage):

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from salad.errors import AudioError, CheckpointError, DataError, MissingFileError, RecipeError
 from salad.files import read_json, write_atomic, write_json, write_jsonl
 from salad.model.encoders.speech_encoder import CodeEncoder, SpeechEncoder
-from salad.model.features import IndexRow, encoder_folder, id_hash
+from salad.model.features import IndexRow, encoder_folder
 from salad.model.shards import Encoded, Shard, Unencoded, locked, npy, plan, unencoded, write_shard
 from salad.speech.audio import Samples, load_cut
+from salad.speech.identity import id_hash
 from salad.speech.prepared import Rejected
 from salad.workers import Died, answer_all
 

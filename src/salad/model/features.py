@@ -34,7 +34,6 @@ from enum import IntEnum
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lhotse import MonoCut
@@ -43,7 +42,7 @@ from numpy.typing import NDArray
 from salad.errors import CheckpointError, MissingFileError
 from salad.files import read_json, read_jsonl
 from salad.model.encoders.speech_encoder import features_of_codes
-from salad.speech import time
+from salad.speech.identity import id_hash, sound_hash
 from salad.speech.prepared import Rejected
 
 Stored = NDArray[np.float16] | NDArray[np.float32]
@@ -138,9 +137,13 @@ class FeatureStore:
             MissingFileError: it has none.
             CheckpointError: another file, span or length stood under its id when it was encoded.
         """
-        if int(self._sounds[self._column(cut.id)]) != sound_hash(cut, self.folder):
+        self.check_sound(cut.id, sound_hash(cut, self.folder))
+
+    def check_sound(self, cut_id: str, sound: int) -> None:
+        """`check` of a cut whose `sound_hash` is known."""
+        if int(self._sounds[self._column(cut_id)]) != sound:
             raise CheckpointError(
-                f"{self.where}: the features of {cut.id!r} are of other audio than {self.folder} now names; "
+                f"{self.where}: the features of {cut_id!r} are of other audio than {self.folder} now names; "
                 f"{self._remedy}."
             )
 
@@ -184,32 +187,3 @@ def safe_file_name(name: str) -> str:
         return name
     harmless = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80].strip("-")
     return f"{harmless}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-
-
-def id_hash(cut_id: str) -> int:
-    """64 bits of a cut's id. Two of ten million ids share them with a probability of 3e-6; `salad encode` would say."""
-    return _hash64(cut_id)
-
-
-def sound_hash(cut: MonoCut | dict[str, Any], folder: Path) -> int:
-    """64 bits of what a cut's audio is read from: its sources, their rate and length, its channel and its span.
-
-    Takes a cut or its line in the prepared `folder`, from which sources inside are named, so that it can be moved. What
-    is said in the cut (text, words) doesn't count.
-    """
-    row = cut if isinstance(cut, dict) else {**vars(cut), "recording": cut.recording.to_dict()}
-    recording = row["recording"]
-    rate_hz = recording["sampling_rate"]
-    span = [time.samples(row[name], rate_hz) for name in ("start", "duration")]
-    home = f"{_resolved(folder)}/"
-    sources = [[s["type"], s["source"].removeprefix(home), s["channels"]] for s in recording["sources"]]
-    return _hash64(repr([sources, rate_hz, recording["num_samples"], row["channel"], span]))
-
-
-@lru_cache(16)
-def _resolved(folder: Path) -> Path:
-    return folder.resolve()
-
-
-def _hash64(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -34,8 +34,9 @@ from numpy.typing import NDArray
 
 from salad.errors import DataError, MissingFileError
 from salad.files import read_json, write_atomic, write_json
-from salad.model.features import IndexRow, id_hash, sound_hash
+from salad.model.features import IndexRow
 from salad.speech.audio import audio_place
+from salad.speech.identity import id_hash, sound_hash
 from salad.speech.prepared import CUTS_NAME
 
 CUTS_PER_SHARD = 512

@@ -5,8 +5,10 @@
     OUT/index/KEY/offsets.npy      where each line begins, and where the last one ends
     OUT/index/KEY/checksums.npy    CRC-32 of each line
     OUT/index/KEY/num_words.npy    how many words have times; 0: the cut is not aligned
-    OUT/index/KEY/hashes.npy       8 bytes of BLAKE2 of each id, sorted
+    OUT/index/KEY/sounds.npy       `sound_hash` of each cut
+    OUT/index/KEY/hashes.npy       `id_hash` of each cut, sorted
     OUT/index/KEY/rows.npy         the cut that each of these hashes is of
+    OUT/index/KEY/usable-*.npz     what a sequence policy can use of them (interleave/builder.py)
 
 KEY and how it is made anew: see salad.derived. A record is verified whenever it is read.
 """
@@ -14,7 +16,6 @@ KEY and how it is made anew: see salad.derived. A record is verified whenever it
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 import zlib
@@ -29,12 +30,13 @@ from numpy.typing import NDArray
 
 from salad.derived import derived, discard
 from salad.errors import AlignmentError, DataError, MissingFileError
+from salad.speech.identity import id_hash, sound_hash
 from salad.speech.prepared import CUTS_NAME, TimedWord
 
 INDEX_NAME = "index"
 RECORDS_NAME = "records.jsonl"
 VERSION = 1
-ARRAYS = ("offsets", "checksums", "num_words", "hashes", "rows")
+ARRAYS = ("offsets", "checksums", "num_words", "sounds", "hashes", "rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,14 @@ class IndexedCuts(Sequence[CutRecord]):
 
     def _open(self) -> None:
         source = self.folder / CUTS_NAME
-        self._place = derived(source, self.folder / INDEX_NAME, VERSION, lambda out: _make(source, out), RECORDS_NAME)
+        self.place = derived(source, self.folder / INDEX_NAME, VERSION, lambda out: _make(source, out), RECORDS_NAME)
         # Plain views of the maps: numpy's memmap class makes every look-up several times slower.
-        arrays = {name: np.asarray(np.load(self._place / f"{name}.npy", mmap_mode="r")) for name in ARRAYS}
+        arrays = {name: np.asarray(np.load(self.place / f"{name}.npy", mmap_mode="r")) for name in ARRAYS}
         self._offsets, self._checksums = arrays["offsets"], arrays["checksums"]
         self._hashes, self._rows = arrays["hashes"], arrays["rows"]
         self.num_words: NDArray[np.int32] = arrays["num_words"]
-        self._file = (self._place / RECORDS_NAME).open("rb", buffering=0)
+        self.sounds: NDArray[np.uint64] = arrays["sounds"]
+        self._file = (self.place / RECORDS_NAME).open("rb", buffering=0)
 
     def __getstate__(self) -> Path:
         return self.folder
@@ -100,7 +103,7 @@ class IndexedCuts(Sequence[CutRecord]):
 
     def row(self, name: str) -> int | None:
         """The number of the cut with id `name`; None if there is none."""
-        wanted = np.uint64(_hash(name))
+        wanted = np.uint64(id_hash(name))
         place = int(self._hashes.searchsorted(wanted))
         while place < len(self) and self._hashes[place] == wanted:
             row = int(self._rows[place])
@@ -139,28 +142,30 @@ class IndexedCuts(Sequence[CutRecord]):
             if zlib.crc32(line) == self._checksums[row]:
                 record: list[Any] = json.loads(line)
                 return record
-            discard(self._place)
+            discard(self.place)
             self._open()
-        raise DataError(f"{self._place / RECORDS_NAME} is damaged at cut {row}, made anew or not; check the disk.")
+        raise DataError(f"{self.place / RECORDS_NAME} is damaged at cut {row}, made anew or not; check the disk.")
 
 
 def _make(source: Path, out: Path) -> None:
-    """Write the index in one pass over the cuts; memory holds 48 bytes a cut."""
-    offsets, checksums, num_words, hashes = array("q", [0]), array("I"), array("i"), array("Q")
+    """Write the index in one pass over the cuts; memory holds 56 bytes a cut."""
+    offsets, checksums, num_words, sounds, hashes = array("q", [0]), array("I"), array("i"), array("Q"), array("Q")
     with (out / RECORDS_NAME).open("wb") as records:
-        for record in _records(source):
+        for record, sound in _records(source):
             line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
             records.write(line)
             offsets.append(offsets[-1] + len(line))
             checksums.append(zlib.crc32(line))
             num_words.append(len(record[4] or ()) // 2)
-            hashes.append(_hash(record[0]))
+            sounds.append(sound)
+            hashes.append(id_hash(record[0]))
     unsorted = np.frombuffer(hashes, np.uint64)
     rows = np.argsort(unsorted, kind="stable")
     arrays: dict[str, NDArray[Any]] = {
         "offsets": np.frombuffer(offsets, np.int64),
         "checksums": np.frombuffer(checksums, np.uint32),
         "num_words": np.frombuffer(num_words, np.int32),
+        "sounds": np.frombuffer(sounds, np.uint64),
         "hashes": unsorted[rows],
         "rows": rows,
     }
@@ -169,12 +174,14 @@ def _make(source: Path, out: Path) -> None:
     _refuse_duplicates(source, out, arrays)
 
 
-def _records(source: Path) -> Iterator[list[Any]]:
+def _records(source: Path) -> Iterator[tuple[list[Any], int]]:
+    """Each cut's record and its `sound_hash`."""
     done = 0
     try:
         with gzip.open(source, "rb") as file:
             for line in file:
-                yield _record(json.loads(line))
+                cut = json.loads(line)
+                yield _record(cut), sound_hash(cut, source.parent)
                 done += 1
     except AlignmentError:
         raise
@@ -196,10 +203,6 @@ def _record(cut: dict[str, Any]) -> list[Any]:
             )
         times = [time_s for _, start, duration, *_ in items for time_s in (start, round(start + duration, 8))]
     return [cut["id"], cut["duration"], (cut.get("custom") or {}).get("document"), text, times]
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def _refuse_duplicates(source: Path, out: Path, arrays: dict[str, NDArray[Any]]) -> None:
