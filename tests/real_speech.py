@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
+import soxr
 
 from salad.speech.candidate import Candidate
 from salad.speech.prepared import Rejected
@@ -26,11 +27,12 @@ class Spoken:
     words: tuple[tuple[str, float, float], ...] = ()
 
     def encoded(self, audio_format: str) -> bytes:
-        """Its audio as "flac", "mp3", "opus", …; Opus at 16 kHz, which it asks for."""
+        """Its audio as "flac", "mp3", "opus", …; Opus knows few rates, and what has another is resampled to 24 kHz."""
         audio, rate_hz = soundfile.read(self.path, dtype="float32")
         buffer = io.BytesIO()
         if audio_format == "opus":
-            soundfile.write(buffer, audio, 16_000, format="OGG", subtype="OPUS")
+            opus_hz = rate_hz if rate_hz in (8_000, 12_000, 16_000, 24_000, 48_000) else 24_000
+            soundfile.write(buffer, soxr.resample(audio, rate_hz, opus_hz), opus_hz, format="OGG", subtype="OPUS")
         else:
             soundfile.write(buffer, audio, rate_hz, format=audio_format.upper())
         return buffer.getvalue()

@@ -13,6 +13,8 @@ import pytest
 from real_speech import Spoken, split, spoken
 from salad.errors import MissingFileError, RecipeError
 from salad.speech.corpora import emilia
+from salad.speech.intake import prepare_corpus
+from salad.speech.prepared import read_cuts, read_info
 
 
 def item(key: str, utterance: Spoken, **changes: Any) -> dict[str, bytes]:
@@ -172,3 +174,22 @@ def test_the_older_layout_of_emilia(items: dict[str, bytes], tmp_path: Path) -> 
     assert "not readable as JSON" in rejected["line 3"].reason
     assert rejected["EN_B00000_S00000_W000009"].reason == "missing audio: 'wav' must be a path, not None"
     assert not (tmp_path / "out").exists()
+
+
+def test_emilia_becomes_a_prepared_folder(items: dict[str, bytes], shared_data: Path, tmp_path: Path) -> None:
+    utterance = spoken(shared_data, "ljspeech_excerpt", 1)[0]
+    wrong, silent = "EN_B00000_S00002_W000000", "EN_B00000_S00002_W000001"
+    more = item(wrong, utterance, duration=30.0) | item(silent, utterance) | item("EN_B00000_S00003_W0", utterance)
+    more |= {f"{silent}.mp3": b"no audio", "EN_B00000_S00003_W0.json": items["EN_tKvmUvxYZXI_W000006.json"]}
+    write_tar(tmp_path / "EN" / "EN-B000000.tar", items | more)
+    write_tar(tmp_path / "EN" / "EN-B000001.tar", items)  # every id once more
+    out = tmp_path / "out"
+    summary = prepare_corpus(emilia.candidates(tmp_path / "EN", out), out, dict(emilia.INFO))
+    assert summary.num_cuts == 3
+    assert dict(summary.reasons) == {"duplicate id": 3, "wrong duration": 2, "not audio": 1}
+    assert summary.licence == "CC BY 4.0; CC BY-NC 4.0"
+    cuts = read_cuts(out)
+    assert [cut.custom["dnsmos"] for cut in cuts] == [3.2927] * 3
+    assert cuts[0].recording is not None
+    assert cuts[0].recording.sources[0].source == str(out / "audio" / "EN-B000000" / "EN_B00000_S00000_W000000.mp3")
+    assert read_info(out)["source"] == emilia.SOURCE

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from real_speech import Spoken, split, spoken
 from salad.errors import DataError, MissingFileError
+from salad.speech.audio import load_audio, load_cut
 from salad.speech.corpora import common_voice, libriheavy, librispeech
+from salad.speech.intake import prepare_corpus
+from salad.speech.prepared import read_cuts, read_info, text_of, words_of
 
 # --- LibriSpeech ------------------------------------------------------------------------------------------------------
 
@@ -111,6 +117,27 @@ def test_librispeech_takes_word_timings_as_its_alignments_have_them(
         librispeech.candidates(libri, alignments=folder)
 
 
+def test_librispeech_becomes_a_prepared_folder(libri: Path, shared_data: Path, tmp_path: Path) -> None:
+    chapter_folder = libri / "train-clean-5" / "19" / "198"
+    lj = spoken(shared_data, "ljspeech_excerpt", 2)
+    timed = lj[0]
+    words, ends = ",".join(word for word, _, _ in timed.words), ",".join(str(end) for _, _, end in timed.words)
+    (chapter_folder / "19-198.alignment.txt").write_text(f'19-198-0000 "{words}" "{ends}"\n')
+    with (chapter_folder / "19-198.trans.txt").open("a") as lines:
+        lines.write("19-198-0001 THE SAME NAME\n19-198-0005 NO FILE\n19-198-0001\n")
+    summary = prepare_corpus(librispeech.candidates(libri), tmp_path / "out", dict(librispeech.INFO))
+    assert (summary.num_cuts, summary.num_speakers, summary.licence) == (4, 3, "CC BY 4.0")
+    assert dict(summary.reasons) == {"duplicate id": 2, "missing file": 1}
+    cuts = {cut.id: cut for cut in read_cuts(tmp_path / "out")}
+    assert cuts["2412-153948-0000"].duration == pytest.approx(11.66)
+    assert cuts["19-198-0001"].custom["document"] == "19-198"
+    assert text_of(cuts["19-198-0000"]) == timed.text
+    placed = [(word.start_s, word.end_s) for word in words_of(cuts["19-198-0000"])]
+    expected = [(start, end) for word, start, end in timed.words if word]
+    assert placed == [pytest.approx(times, abs=1e-3) for times in expected]
+    assert read_info(tmp_path / "out")["text"] == "upper case, no punctuation"
+
+
 # --- LibriHeavy -------------------------------------------------------------------------------------------------------
 
 
@@ -148,11 +175,10 @@ RECORDING = "small/100/sea_fairies_0812_librivox_64kb_mp3/01_baum_sea_fairies_64
 @pytest.fixture
 def heavy(shared_data: Path, tmp_path: Path) -> Path:
     """Manifest and audio of LibriHeavy: the first 3 LJ Speech utterances as one recording, cuts out of order."""
-    import numpy as np
-    import soundfile
-
-    utterances = spoken(shared_data, "ljspeech_excerpt", 3)
-    audio = [soundfile.read(utterance.path, dtype="float32") for utterance in utterances]
+    listed = spoken(shared_data, "ljspeech_excerpt", 3)
+    audio = [soundfile.read(utterance.path, dtype="float32") for utterance in listed]
+    exact = zip(listed, audio, strict=True)  # the manifest's durations are rounded
+    utterances = [replace(utterance, duration_s=len(samples) / rate_hz) for utterance, (samples, rate_hz) in exact]
     target = tmp_path / "download" / "librilight" / f"{RECORDING}.flac"
     target.parent.mkdir(parents=True)
     soundfile.write(target, np.concatenate([samples for samples, _ in audio]), audio[0][1])
@@ -171,8 +197,8 @@ def test_libriheavy_spans_a_recording_in_its_order(heavy: Path, shared_data: Pat
     assert [candidate.text for candidate in taken.values()] == [utterance.text for utterance in utterances]
     middle = list(taken.values())[1]
     assert middle.id == "small--100--sea_fairies_0812_librivox_64kb_mp3--01_baum_sea_fairies_64kb_1"
-    assert middle.start_s == pytest.approx(utterances[0].duration_s)
-    assert middle.duration_s == pytest.approx(utterances[1].duration_s)
+    assert middle.start_s == pytest.approx(utterances[0].duration_s, abs=1e-3)
+    assert middle.duration_s == pytest.approx(utterances[1].duration_s, abs=1e-3)
     assert (middle.speaker, middle.language, middle.document) == ("100", "English", RECORDING)
     assert middle.audio.is_file()
 
@@ -221,6 +247,26 @@ def test_what_is_wrong_in_libriheavy_is_listed(heavy: Path) -> None:
     assert "not one of LibriHeavy's cuts" in rejected["no-start"].reason
     assert "not UTF-8" in rejected["line 8"].reason
     assert "breaks off after line 8" in rejected[manifest.name].reason
+
+
+def test_libriheavy_becomes_a_prepared_folder(heavy: Path, shared_data: Path, tmp_path: Path) -> None:
+    utterances = spoken(shared_data, "ljspeech_excerpt", 3)
+    manifest = heavy / "libriheavy_cuts_small.jsonl.gz"
+    beyond = heavy_cut(RECORDING, 9, 1000.0, utterances[0])
+    absent = heavy_cut("small/100/none/none", 0, 0.0, utterances[0])
+    more = "".join(json.dumps(cut) + "\n" for cut in (beyond, absent))
+    manifest.write_bytes(manifest.read_bytes() + gzip.compress(more.encode()))
+    summary = prepare_corpus(libriheavy.candidates(heavy), tmp_path / "out", dict(libriheavy.INFO))
+    assert dict(summary.reasons) == {"span beyond the end": 1, "missing file": 1}
+    cuts = read_cuts(tmp_path / "out")
+    assert [text_of(cut) for cut in cuts] == [" ".join(utterance.text.split()) for utterance in utterances]
+    for cut, utterance in zip(cuts, utterances, strict=True):
+        assert cut.duration == pytest.approx(utterance.duration_s, abs=1e-3)
+        assert cut.recording is not None
+        assert cut.recording.duration == pytest.approx(sum(each.duration_s for each in utterances), abs=2e-3)
+        heard = load_cut(cut, cut.sampling_rate)
+        alone, _ = load_audio(utterance.path)
+        np.testing.assert_allclose(heard, alone, atol=1e-4)
 
 
 # --- Common Voice -----------------------------------------------------------------------------------------------------
@@ -273,3 +319,12 @@ def test_a_line_of_common_voice_with_other_fields_is_listed(voices: Path) -> Non
     taken, rejected = split(common_voice.candidates(voices))
     assert len(taken) == 3
     assert rejected["line 5"].reason == "broken line: it has 5 fields and the table 12"
+
+
+def test_common_voice_becomes_a_prepared_folder(voices: Path, tmp_path: Path) -> None:
+    with (voices / "train.tsv").open("a", encoding="utf-8") as lines:
+        lines.write("abc9\tcommon_voice_en_9.mp3\ts\tnine\t2\t0\t\t\t\t\ten\t\n")
+    summary = prepare_corpus(common_voice.candidates(voices), tmp_path / "out", dict(common_voice.INFO))
+    assert (summary.num_cuts, summary.num_speakers, summary.licence) == (3, 3, "CC0 1.0")
+    assert dict(summary.reasons) == {"missing file": 1}
+    assert read_cuts(tmp_path / "out")[0].custom["age"] == "twenties"

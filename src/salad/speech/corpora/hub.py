@@ -3,11 +3,11 @@
 Read as a stream, row by row. Audio is not decoded (neither torchcodec nor FFmpeg is needed): its bytes are written as
 they are to OUT/audio/, and a row that only has the path of a local file leaves the file where it is.
 
-Resuming. Every row read is entered in OUT/hub/rows.jsonl, and every 100 rows the place in the stream is saved beside
-it. A second run with the same options takes what it has from there without asking the hub, then goes on: shards that
-are done are not downloaded again; of the shard it was in, what lies before its place is (`datasets` counts the rows of
-a shard, it can't seek), and the rows since the last save are. The dataset's commit is saved too, and the second run
-reads that one.
+Resuming. Every row read is entered in OUT/hub/rows.jsonl; every 100 rows, and where a shard (a file of the dataset)
+ends, the place in the stream is saved beside it. A second run with the same options takes what it has from there
+without asking the hub, then goes on: shards that are done are not downloaded again, of the shard it was in what lies
+before its place is (`datasets` counts the rows of a shard, it can't seek), and the rows since the last save are. The
+dataset's commit is saved too, and the second run reads that one.
 """
 
 from __future__ import annotations
@@ -125,29 +125,41 @@ def _rows(
         if journal.complete or (limit is not None and journal.num_rows >= limit):
             return
         stream = _open(dataset, journal.noted)
-        if journal.stream_state is not None:
-            stream.load_state_dict(journal.stream_state)
-        rows = iter(stream)
-        while limit is None or journal.num_rows < limit:
-            row = _next(rows, journal, dataset)
-            if row is None:
-                journal.commit(None, complete=True)
-                return
-            entry = _entry(journal.num_rows, row, dataset, out)
-            journal.add(entry)
-            if journal.num_rows % ROWS_BETWEEN_COMMITS == 0 or journal.num_rows == limit:
-                journal.commit(stream.state_dict(), complete=False)
-            yield _item(entry, dataset, out, licence)
+        at = journal.stream_state or {"shard": 0, "rows": None}
+        for shard in range(at["shard"], stream.num_shards):
+            rows = stream.shard(stream.num_shards, shard)
+            if at["rows"] is not None:
+                rows.load_state_dict(at["rows"])
+            at["rows"] = None
+            for row in _until_error(rows, dataset, journal):
+                entry = _entry(journal.num_rows, row, dataset, out)
+                journal.add(entry)
+                if journal.num_rows % ROWS_BETWEEN_COMMITS == 0 or journal.num_rows == limit:
+                    journal.commit({"shard": shard, "rows": rows.state_dict()}, complete=False)
+                yield _item(entry, dataset, out, licence)
+                if journal.num_rows == limit:
+                    return
+            journal.commit({"shard": shard + 1, "rows": None}, complete=shard + 1 == stream.num_shards)
 
 
-def _next(rows: Iterator[dict[str, Any]], journal: Journal, dataset: HubDataset) -> dict[str, Any] | None:
-    try:
-        return next(rows, None)
-    except Exception as error:  # the network's, the hub's, Arrow's, the format's own: each has its kinds
-        raise AssetError(
-            f"{dataset.name} can't be read after row {journal.num_rows} ({_brief(error)}); "
-            "the same command goes on from there."
-        ) from error
+def _until_error(rows: Any, dataset: HubDataset, journal: Journal) -> Iterator[dict[str, Any]]:
+    """The rows of a shard.
+
+    Raises:
+        AssetError: no more can be read.
+    """
+    iterator = iter(rows)
+    while True:
+        try:
+            row = next(iterator, None)
+        except Exception as error:  # the network's, the hub's, Arrow's, the format's own: each has its kinds
+            raise AssetError(
+                f"{dataset.name} can't be read after row {journal.num_rows} ({_brief(error)}); "
+                "the same command goes on from there."
+            ) from error
+        if row is None:
+            return
+        yield row
 
 
 def _item(entry: dict[str, Any], dataset: HubDataset, out: Path, licence: str) -> Candidate | Rejected:
