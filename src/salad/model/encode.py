@@ -20,7 +20,7 @@ from salad.errors import AudioError, CheckpointError, DataError, MissingFileErro
 from salad.files import read_json, write_atomic, write_json, write_jsonl
 from salad.model.encoders.speech_encoder import CodeEncoder, SpeechEncoder
 from salad.model.features import IndexRow, encoder_folder
-from salad.model.shards import Encoded, Shard, Unencoded, locked, npy, plan, unencoded, write_shard
+from salad.model.shards import Encoded, Shard, Unencoded, locked, npy, plan, sweep, unencoded, write_shard
 from salad.speech.audio import Samples, load_cut
 from salad.speech.identity import id_hash
 from salad.speech.prepared import Rejected
@@ -313,6 +313,7 @@ def _finish(where: Path, shards: list[Shard], ids: NDArray[np.uint64], num_new: 
     index = index[:, np.isin(index[IndexRow.ID], ids)]
     index = index[:, np.argsort(index[IndexRow.ID])]
     with locked(where / "shards" / "plan.lock"):
+        sweep(where, "*")
         write_jsonl(where / "rejected.jsonl", [asdict(row) for row in rejected])
         write_atomic(where / "index.npy", npy(index))
     return EncodeReport(

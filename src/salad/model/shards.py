@@ -144,6 +144,13 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def sweep(folder: Path, *names: str) -> None:
+    """Remove what killed processes left of files they were writing; call it with the lock that guards their writing."""
+    for name in names:
+        for leftover in folder.glob(f".tmp-*-{name}"):
+            leftover.unlink(missing_ok=True)
+
+
 def planned(where: Path) -> list[Shard]:
     """The shards that are planned, in order."""
     return [Shard(where, int(path.name.split(".")[0])) for path in sorted((where / "shards").glob("*.rows.npy"))]
@@ -168,6 +175,7 @@ def plan(folder: Path, where: Path, readable: Callable[[MonoCut], bool]) -> tupl
         DataError: two cuts share an id.
     """
     with locked(where / "shards" / "plan.lock"):
+        sweep(where / "shards", "*.cuts.jsonl.gz", "*.rows.npy")
         wanted = _wanted(folder)
         _drop_changed(planned(where), wanted)
         for shard in planned(where):
@@ -254,6 +262,9 @@ def write_shard(
         OSError: the disk takes no more.
     """
     shard.undo()
+    name = f"{shard.number:06d}"
+    sweep(shard.part("done.json").parent, f"{name}.done.json", f"{name}.index.npy")
+    sweep(shard.tar.parent, f"*.{name}.*")
     kept = [cut for cut in cuts if cut.id in encoded]
     num_bytes = 0
     if kept:

@@ -63,8 +63,9 @@ class MimiEncoder:
     @classmethod
     def load(cls, folder: Path, name: str, device: str = "auto", compute_type: str = "auto") -> MimiEncoder:
         """From a local folder in transformers' layout."""
+        files = weights_of(folder)
         model, dtype = _model(folder, device, compute_type)
-        return cls(model, name, hash_of(weights_of(folder), f"latents, whole frames, {dtype}"), dtype)
+        return cls(model, name, hash_of(files, f"latents, whole frames, {dtype}"), dtype)
 
     def encode(self, samples: list[Samples]) -> list[Features]:
         """Latents [num_frames, feature_dim] of each clip [num_samples] at `sample_rate_hz`; see the module."""
@@ -136,9 +137,10 @@ class MimiCodesEncoder:
         compute_type: str = "auto",
     ) -> MimiCodesEncoder:
         """From a local folder in transformers' layout."""
+        files = weights_of(folder)
         model, dtype = _model(folder, device, compute_type)
-        settings = f"{num_codebooks} codebooks, whole frames, {dtype}"
-        return cls(model, name, hash_of(weights_of(folder), settings), num_codebooks, dtype)
+        fingerprint = hash_of(files, f"{num_codebooks} codebooks, whole frames, {dtype}")
+        return cls(model, name, fingerprint, num_codebooks, dtype)
 
     def encode_codes(self, samples: list[Samples]) -> list[Codes]:
         """Codes int16 [num_frames, num_codebooks] of each clip [num_samples] at `sample_rate_hz`."""

@@ -154,7 +154,10 @@ def weights_of(folder: Path) -> list[Path]:
     """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise AssetError(f"{folder} holds no safetensors weights; save the model with save_pretrained once.")
+        raise AssetError(
+            f"{folder} holds no weights as safetensors, the only kind that is loaded here; load the model with "
+            "transformers once, save it with save_pretrained, and name that folder."
+        )
     return [*weights, *sorted(folder.glob("*config.json"))]
 
 

@@ -88,11 +88,12 @@ class Wav2Vec2Encoder:
 
         if not (folder / "preprocessor_config.json").is_file():
             raise AssetError(f"{folder} has no preprocessor_config.json, which says how its audio is normalized.")
+        files = weights_of(folder)
         on = torch_device(device)
         dtype = compute_dtype(compute_type, on)
         model: PreTrainedModel = AutoModel.from_pretrained(folder, dtype="float32")
         model.to(on)  # type: ignore[arg-type]  # transformers' wrapper hides the method
-        fingerprint = hash_of(weights_of(folder), f"layer {layer}, {dtype}")
+        fingerprint = hash_of(files, f"layer {layer}, {dtype}")
         return cls(model, Wav2Vec2FeatureExtractor.from_pretrained(folder), name, fingerprint, layer, dtype)
 
     def encode(self, samples: list[Samples]) -> list[Features]:

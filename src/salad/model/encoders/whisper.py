@@ -98,12 +98,13 @@ class WhisperEncoder:
         """From a local folder in transformers' layout."""
         from transformers import WhisperFeatureExtractor, WhisperModel
 
+        files = weights_of(folder)
         on = torch_device(device)
         dtype = compute_dtype(compute_type, on)
         model: WhisperModel = WhisperModel.from_pretrained(folder, dtype="float32")
         model.to(on)  # type: ignore[arg-type]  # transformers' wrapper hides the method
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
-        return cls(model, extractor, name, hash_of(weights_of(folder), f"30 s, {dtype}"), dtype)
+        return cls(model, extractor, name, hash_of(files, f"30 s, {dtype}"), dtype)
 
     def encode(self, samples: list[Samples]) -> list[Features]:
         """Features [num_frames, feature_dim] of each clip [num_samples] at 16 kHz; see the module."""
