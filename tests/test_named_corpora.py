@@ -98,9 +98,16 @@ def test_librispeech_takes_word_timings_as_its_alignments_have_them(
         words = ",".join(word.upper() for word, _, _ in utterance.words)
         ends = ",".join(f"{end:.3f}" for _, _, end in utterance.words)
         lines.append(f'19-198-000{number} "{words}" "{ends}"\n')
-    (folder / "19-198.alignment.txt").write_text("".join(lines))
-    taken, rejected = split(librispeech.candidates(libri, alignments=tmp_path / "timings"))
+    (folder / "19-198.alignment.txt").write_text("".join([*lines, '19-198-0002 "OTHER,WORDS" "0.5,1.0"\n']))
+    chapter_folder = libri / "train-clean-5" / "19" / "198"
+    (chapter_folder / "19-198-0002.flac").write_bytes((chapter_folder / "19-198-0001.flac").read_bytes())
+    with (chapter_folder / "19-198.trans.txt").open("a") as transcripts:
+        transcripts.write("19-198-0002 THESE WORDS\n")
+    report: dict[str, int] = {}
+    taken, rejected = split(librispeech.candidates(libri, alignments=tmp_path / "timings", report=report))
     assert not rejected
+    assert report == {"used": 2, "of_other_words": 1}
+    assert taken["19-198-0002"].words is None
     for number, utterance in enumerate(lj):
         words = taken[f"19-198-000{number}"].words
         assert words is not None

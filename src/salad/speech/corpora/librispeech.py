@@ -24,10 +24,11 @@ from pathlib import Path
 
 from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH, parse_alignments
 
-from salad.errors import MissingFileError
+from salad.errors import AlignmentError, MissingFileError
 from salad.speech.candidate import Candidate
 from salad.speech.corpora.lines import read_lines
 from salad.speech.prepared import Rejected
+from salad.speech.transcript import match_words
 
 LICENCE = "CC BY 4.0"
 NON_COMMERCIAL = False
@@ -36,10 +37,11 @@ INFO = {"corpus": "librispeech", "licence": LICENCE, "source": SOURCE, "text": "
 SPLITS = (*LIBRISPEECH, *MINI_LIBRISPEECH)
 
 Words = tuple[tuple[str, float, float], ...]
+Report = dict[str, int]
 
 
 def candidates(
-    source: Path, splits: Sequence[str] = (), alignments: Path | None = None
+    source: Path, splits: Sequence[str] = (), alignments: Path | None = None, report: Report | None = None
 ) -> Iterator[Candidate | Rejected]:
     """The utterances of `splits` (default: of all that are there), chapter by chapter, each in its order.
 
@@ -47,6 +49,8 @@ def candidates(
         source: `LibriSpeech` as it unpacks, or the folder that holds it.
         splits: names of folders: "train-clean-100".
         alignments: the folder that holds the splits' word timings, if it is not `source` itself.
+        report: told, as utterances come by, how many had timings that are "used", and how many had those
+            "of_other_words" than the transcript's and go without.
 
     Raises:
         MissingFileError: no such folder, split or alignments.
@@ -62,19 +66,20 @@ def candidates(
     timings = timings / "LibriSpeech" if (timings / "LibriSpeech").is_dir() else timings
     if alignments is not None and not any((timings / name).is_dir() for name in wanted):
         raise MissingFileError(f"{alignments} holds no alignments: none of {', '.join(wanted)} is a folder there.")
-    return (item for name in wanted for item in _split(root, name, timings))
+    report = {} if report is None else report
+    return (item for name in wanted for item in _split(root, name, timings, report))
 
 
-def _split(root: Path, split: str, timings: Path) -> Iterator[Candidate | Rejected]:
+def _split(root: Path, split: str, timings: Path, report: Report) -> Iterator[Candidate | Rejected]:
     chapters = sorted(path for path in (root / split).glob("*/*") if path.is_dir())
     if not chapters:
         reason = "empty split: it holds no SPEAKER/CHAPTER folder; unpack its archive again"
         yield Rejected(split, reason, str(root / split))
     for chapter in chapters:
-        yield from _chapter(chapter, split, timings / split / chapter.parent.name / chapter.name)
+        yield from _chapter(chapter, split, timings / split / chapter.parent.name / chapter.name, report)
 
 
-def _chapter(folder: Path, split: str, timings_folder: Path) -> Iterator[Candidate | Rejected]:
+def _chapter(folder: Path, split: str, timings_folder: Path, report: Report) -> Iterator[Candidate | Rejected]:
     """The utterances of one chapter, then its audio files that have no transcript."""
     name = f"{folder.parent.name}-{folder.name}"
     transcripts = folder / f"{name}.trans.txt"
@@ -99,11 +104,24 @@ def _chapter(folder: Path, split: str, timings_folder: Path) -> Iterator[Candida
             licence=LICENCE,
             source=f"LibriSpeech {split}",
             document=name,
-            words=timings.get(identifier),
+            words=_of_text(text, timings.get(identifier), report),
         )
     for audio in sorted(folder.glob("*.flac")):
         if audio.stem not in named:
             yield Rejected(audio.stem, f"missing transcript: {transcripts.name} has no line for it", str(audio))
+
+
+def _of_text(text: str, words: Words | None, report: Report) -> Words | None:
+    """The timings, if they are those of the text's words."""
+    if words is None:
+        return None
+    try:
+        match_words(text, [word for word, _, _ in words])
+    except AlignmentError:
+        report["of_other_words"] = report.get("of_other_words", 0) + 1
+        return None
+    report["used"] = report.get("used", 0) + 1
+    return words
 
 
 def _timings(path: Path) -> tuple[dict[str, Words], Rejected | None]:
