@@ -32,12 +32,12 @@ class Said:
 
 @pytest.mark.assets
 def test_the_same_text_gives_the_same_samples():
-    once, again = (load_voice("piper-joe").speak("Good morning. How are you?") for _ in range(2))
+    once, again = (load_voice("piper-joe").speak("Good morning. How are you?").audio for _ in range(2))
     assert once.dtype == np.float32
     assert once.tobytes() == again.tobytes()
     assert 0.1 < np.abs(once).max() <= 1.0
-    assert len(load_voice("piper-joe").speak("")) == 0
-    assert len(load_voice("piper-joe").speak("[[ raw phonemes")) > 0
+    assert len(load_voice("piper-joe").speak("").audio) == 0
+    assert len(load_voice("piper-joe").speak("[[ raw phonemes").audio) > 0
 
 
 @pytest.mark.assets
@@ -98,7 +98,7 @@ def test_espeak_that_is_not_installed_says_how_to_get_it(monkeypatch, tmp_path):
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 def test_espeak_speaks_the_same_twice():
     voice = load_voice("espeak-ng")
-    once, again = voice.speak("Good morning."), voice.speak("Good morning.")
+    once, again = voice.speak("Good morning.").audio, voice.speak("Good morning.").audio
     assert once.tobytes() == again.tobytes()
     assert 0.5 < len(once) / voice.rate_hz < 3
 

@@ -2,6 +2,7 @@
 
 An utterance's file is named by what it sounds like: sha256(voice fingerprint | text)[:16]. A file that is there is
 right (they are written atomically), so a run that was stopped, or another folder that shares `audio_dir`, uses it.
+Where the voice says when each word is spoken, the cut has its word timings.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Protocol
 from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
 
 from salad.errors import DataError
-from salad.speech.prepared import Rejected, write_prepared
+from salad.speech.prepared import Rejected, with_words, write_prepared
 from salad.synthesize.voices import load_voice
-from salad.synthesize.workers import RATE_HZ, Failed, audio_file, earlier_result, speak_all
+from salad.synthesize.workers import RATE_HZ, Failed, audio_file, earlier_result, speak_all, word_times
 
 
 class Text(Protocol):
@@ -130,4 +131,9 @@ def _cut(text: Text, path: Path, utterance: str, num_samples: int, speaker: str)
         language="en",
         speaker=speaker,
     )
-    return MonoCut(id=text.id, start=0.0, duration=duration_s, channel=0, supervisions=[words], recording=recording)
+    cut = MonoCut(id=text.id, start=0.0, duration=duration_s, channel=0, supervisions=[words], recording=recording)
+    times = word_times(path)
+    if times is not None:
+        with_words(cut, ((word, *time, None) for word, time in zip(text.text.split(), times, strict=True)))
+        cut.custom = {"timed_by": f"voice {speaker}"}
+    return cut

@@ -3,32 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from salad.assets import resolve
 from salad.errors import AssetError
-
-
-class Voice(Protocol):
-    """Something that speaks."""
-
-    @property
-    def name(self) -> str:
-        """What manifests call it."""
-
-    @property
-    def rate_hz(self) -> int:
-        """Samples per second of what it speaks."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever the same text could sound different: a hash of the model and its settings."""
-
-    def speak(self, text: str) -> NDArray[np.float32]:
-        """The speech of `text`, mono float32 [num_samples] within ±1; empty when nothing in it can be spoken."""
+from salad.synthesize.voices.voice import Voice
 
 
 def load_voice(name: str, threads: int = 1) -> Voice:

@@ -13,6 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from salad.errors import AssetError, AudioError
+from salad.synthesize.voices.voice import Spoken
 
 _LONGEST_RUN_S = 60
 
@@ -50,8 +51,8 @@ class EspeakVoice:
         # the version line ends in where the data lies, which changes nothing
         return hashlib.sha256(f"{self.name}\n{done.stdout.partition('Data at')[0]}".encode()).hexdigest()
 
-    def speak(self, text: str) -> NDArray[np.float32]:
-        """The speech of normalized `text`, mono float32 [num_samples] within ±1; empty when nothing can be spoken.
+    def speak(self, text: str) -> Spoken:
+        """The speech of normalized `text`, without word times: the command line does not tell them.
 
         Raises:
             AudioError: espeak-ng fails; the message is its own.
@@ -66,7 +67,7 @@ class EspeakVoice:
         if done.returncode != 0:
             message = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
             raise AudioError(f"espeak-ng can't speak {text[:60]!r} with voice {self._voice!r}: {message}.")
-        return self._decode(done.stdout) if done.stdout else np.zeros(0, dtype=np.float32)
+        return Spoken(self._decode(done.stdout) if done.stdout else np.zeros(0, dtype=np.float32))
 
     def _decode(self, wav: bytes) -> NDArray[np.float32]:
         # In a pipe the WAV header can't know the length; what follows its 44 bytes is taken as raw samples.

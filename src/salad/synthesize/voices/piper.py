@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from salad.errors import AssetError
 from salad.files import read_json
+from salad.synthesize.voices.piper_times import TimedPhoneme, timed_phonemes, with_durations, word_spans
+from salad.synthesize.voices.voice import Spoken, WordTimes
 
 if TYPE_CHECKING:
     import piper
@@ -65,18 +67,30 @@ class PiperVoice:
         digest.update(self._model.with_suffix(".onnx.json").read_bytes())
         return digest.hexdigest()
 
-    def speak(self, text: str) -> NDArray[np.float32]:
-        """The speech of normalized `text`, mono float32 [num_samples] within ±1; empty when nothing can be spoken."""
+    def speak(self, text: str) -> Spoken:
+        """The speech of normalized `text`, with the times of its words where the model's durations can be had."""
         from piper import SynthesisConfig
 
         config = SynthesisConfig(noise_scale=0.0, noise_w_scale=0.0, normalize_audio=False)
         # Piper reads [[…]] as raw phonemes; in a text they are just brackets.
         plain = text.replace("[[", "[ [").replace("]]", "] ]")
         pieces: list[NDArray[np.float32]] = []
+        phonemes: list[TimedPhoneme] | None = []
         pause = np.zeros(round(PAUSE_S * self.rate_hz), dtype=np.float32)
-        for chunk in self._piper.synthesize(plain, config):
+        for chunk in self._piper.synthesize(plain, config, include_alignments=True):
+            begin = sum(map(len, pieces)) + (len(pause) if pieces else 0)
+            timed = timed_phonemes(chunk, begin)
+            phonemes = None if phonemes is None or timed is None else [*phonemes, *timed]
             pieces += [pause, chunk.audio_float_array] if pieces else [chunk.audio_float_array]
-        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
+        audio = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
+        return Spoken(audio, self._word_times(text.split(), phonemes) if phonemes else None)
+
+    def _word_times(self, words: list[str], phonemes: list[TimedPhoneme]) -> WordTimes | None:
+        alone = [[phoneme for part in self._piper.phonemize(word) for phoneme in part] for word in words]
+        spans = word_spans([phoneme.symbol for phoneme in phonemes], alone)
+        if spans is None:
+            return None
+        return [(phonemes[i].start / self.rate_hz, phonemes[j - 1].end / self.rate_hz) for i, j in spans]
 
     @cached_property
     def _piper(self) -> piper.PiperVoice:
@@ -87,5 +101,6 @@ class PiperVoice:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads  # Piper.load leaves it at one thread per core
         options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(self._model), options, providers=["CPUExecutionProvider"])
+        model = with_durations(self._model.read_bytes()) or str(self._model)
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return Piper(session=session, config=PiperConfig.from_dict(self._config))

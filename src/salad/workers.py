@@ -1,0 +1,116 @@
+"""Worker processes that answer tasks one at a time, over one pipe each.
+
+A worker whose parent is gone, even killed, reads the end of its pipe and stops; a worker that dies takes one task with
+it. multiprocessing's own pool waits for ever on a dead worker, and concurrent.futures gives up on all tasks.
+Nothing heavy is imported here: every worker would pay for it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
+from typing import Any, TypeVar
+
+from salad.errors import SaladError
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Died:
+    """A worker's process ended while it had the task."""
+
+    exit_code: int | None
+
+
+def answer_all(
+    tasks: Iterable[Task], setup: Callable[[], Callable[[Task], Answer]], processes: int
+) -> Iterator[tuple[Task, Answer | Died]]:
+    """Every task with its answer, as they are done; tasks are drawn as workers are free.
+
+    Args:
+        tasks: whatever can be pickled.
+        setup: called once in every worker; gives the function that answers. Both must be picklable by name.
+        processes: how many workers; they end with this generator, whichever way it ends.
+
+    Raises:
+        SaladError: raised by `setup` or by the function in a worker; any other exception there ends the worker, which
+            prints its traceback, and the task has `Died` for an answer.
+    """
+    context = multiprocessing.get_context("spawn")  # onnxruntime's and CTranslate2's threads do not survive a fork
+    queue = iter(tasks)
+    idle: list[_Worker] = []
+    busy: dict[object, tuple[_Worker, Task]] = {}
+    try:
+        while True:
+            for task in islice(queue, processes - len(busy)):
+                worker = idle.pop() if idle else _Worker(context, setup)
+                worker.give(task)
+                busy[worker.pipe] = (worker, task)
+            if not busy:
+                return
+            for pipe in wait([worker.pipe for worker, _ in busy.values()]):
+                worker, task = busy.pop(pipe)
+                answer = worker.take()
+                if isinstance(answer, Died):
+                    worker.end()
+                else:
+                    idle.append(worker)
+                if isinstance(answer, SaladError):
+                    raise answer
+                yield task, answer
+    finally:
+        for worker in [*idle, *(worker for worker, _ in busy.values())]:
+            worker.end()
+
+
+class _Worker:
+    """A process that answers one task at a time."""
+
+    def __init__(self, context: SpawnContext, setup: Callable[[], Callable[[Any], Any]]) -> None:
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the worker's death is the end of this pipe
+
+    def give(self, task: Any) -> None:
+        with suppress(OSError):  # it died while idle: `take` finds the end of the pipe and says so
+            self.pipe.send(task)
+
+    def take(self) -> Any:
+        """The answer that is waiting, or that there is none and never will be."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            return Died(self.process.exitcode)
+
+    def end(self) -> None:
+        self.pipe.close()
+        self.process.terminate()
+        self.process.join()
+
+
+def _serve(pipe: Connection, setup: Callable[[], Callable[[Any], Any]]) -> None:
+    """The worker's life: set up, then answer every task until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    answer_to: Callable[[Any], Any] | None = None
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):  # the parent is gone, or wants no more
+            return
+        try:
+            answer_to = answer_to or setup()
+            answer = answer_to(task)
+        except SaladError as error:
+            answer = error
+        with suppress(OSError):
+            pipe.send(answer)
