@@ -120,9 +120,12 @@ def test_bad_members_of_an_emilia_shard_are_listed(items: dict[str, bytes], tmp_
     members = {name: items[name] for name in (names[1], names[0])}  # audio first: either order will do
     members |= {"a.json": items[names[2]], "b.mp3": items[names[3]], "c.json": b"{", "c.mp3": items[names[3]]}
     members |= {"d.txt": b"", "e.json": b'{"text": 1}', "e.mp3": b"x", "f.json": b"[]", "f.mp3": b"x"}
+    long = "l" * 200
+    members |= {f"{long}.json": items[names[2]], f"{long}.mp3": items[names[3]]}
     write_tar(tmp_path / "EN-B000000.tar", members)
-    taken, rejected = split(emilia.candidates(tmp_path, tmp_path / "out"))
+    taken, rejected = split(emilia.candidates(tmp_path / "EN-B000000.tar", tmp_path / "out"))
     assert list(taken) == ["EN_B00000_S00000_W000000"]
+    assert rejected.pop(long).kind == "unfit id"
     reasons = {name: rejection.reason for name, rejection in rejected.items()}
     assert reasons["a"] == "missing audio: none stands beside it in its shard"
     assert reasons["b"] == "missing transcript: none stands beside it in its shard"

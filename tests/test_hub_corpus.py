@@ -113,6 +113,7 @@ def test_rows_that_can_not_be_used_are_listed(tmp_path: Path, digits: list[Spoke
         {"id": "a/1", "audio": str(digits[0].path), "text": "zero"},
         {"id": "none", "audio": str(folder / "none.flac"), "text": "zero"},
         {"id": "null", "audio": None, "text": "zero"},
+        {"id": "no-path", "audio": "word " * 1000, "text": "zero"},
         {"id": "textless", "audio": str(digits[0].path), "text": None},
     ]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -121,6 +122,7 @@ def test_rows_that_can_not_be_used_are_listed(tmp_path: Path, digits: list[Spoke
     assert {name: item.reason for name, item in rejected.items()} == {
         "none": f"missing file: {folder / 'none.flac'} does not exist",
         "null": "missing audio: 'audio' holds neither bytes nor the path of a file",
+        "no-path": f"missing file: {'word ' * 16!r}… (File name too long)",
         "textless": "missing transcript: 'text' must be a string, not None",
     }
     assert rejected["none"].place == f"{folder}/train row 1"

@@ -5,7 +5,7 @@ Layout, as a language's archive unpacks (DIR is the language's folder, or the re
     DIR/validated.tsv, train.tsv, dev.tsv, test.tsv, …          client_id  path  sentence  … with a line of names
     DIR/clips/common_voice_en_1.mp3
 
-Download: from https://datacollective.mozillafoundation.org (an account is needed), then `tar xzf`. `validated` includes
+Download: from https://mozilladatacollective.com (an account is needed), then `tar xzf`. `validated` includes
 `train`, `dev` and `test`; `train` is the default, so that the test clips stay unheard.
 
 Lhotse's recipe is not used: it starts a pool of processes, insists on columns that only some releases have, and passes

@@ -44,6 +44,7 @@ INFO = {"corpus": "emilia", "source": SOURCE, "text": "as a recogniser wrote it,
 
 AUDIO_SUFFIXES = (".mp3", ".flac", ".wav", ".ogg", ".opus")
 KEPT = ("dnsmos", "phone_count")
+MAX_KEY_BYTES = 150
 
 _EMILIA_ID = re.compile(r"[A-Z]{2}_B\d{5,}_S\d{5,}_W\d+")
 _YODAS_ID = re.compile(r"[A-Z]{2}_[\w-]{11}_W\d+")
@@ -85,6 +86,8 @@ def candidates(source: Path, out: Path, wanted: Wanted | None = None) -> Iterato
 
 def _shards(source: Path) -> Iterator[Path]:
     """Tars and JSONL files by their names; a batch's folders, which hold audio by the million, are not looked into."""
+    if source.is_file() and _SHARD.fullmatch(source.name):
+        yield source
     for folder, folders, files in os.walk(source):
         folders[:] = sorted(name for name in folders if not _BATCH.fullmatch(name))
         yield from (Path(folder) / name for name in sorted(files) if _SHARD.fullmatch(name))
@@ -150,6 +153,8 @@ def _pair(key: str, pair: dict[str, Member], shard: Path, folder: Path, wanted: 
     place = f"{shard}:{pair['json'].name}"
     audio = folder / f"{key}{PurePosixPath(pair['audio'].name).suffix}"
     try:
+        if len(key.encode(errors="replace")) > MAX_KEY_BYTES:
+            raise DataError(f"unfit id: {key[:40]!r}… has over {MAX_KEY_BYTES} bytes and can't name a file")
         candidate = _candidate(key, _row(pair["json"].content), audio, place, wanted)
     except DataError as error:
         return Rejected(key, str(error), place)

@@ -207,7 +207,10 @@ def _audio(number: int, value: object, dataset: HubDataset, out: Path) -> str:
     if content is None and isinstance(path, str) and "://" in path:
         content = _fetched(path)
     elif content is None and isinstance(path, str) and path:
-        found = [file for file in (Path(path), Path(dataset.name) / path) if file.is_file()]
+        try:
+            found = [file for file in (Path(path), Path(dataset.name) / path) if file.is_file()]
+        except OSError as error:  # too long a name: the column holds something else
+            raise DataError(f"missing file: {path[:80]!r}… ({error.strerror})") from error
         if not found:
             raise DataError(f"missing file: {path} does not exist")
         return str(found[0].resolve())
