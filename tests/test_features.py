@@ -10,7 +10,7 @@ import pytest
 from lhotse import CutSet
 
 from salad.errors import AudioError, CheckpointError, DataError, MissingFileError, RecipeError
-from salad.model import shards
+from salad.model import shard_plan
 from salad.model.encode import encode_cuts, encode_in_processes
 from salad.model.features import FeatureStore, encoder_folder, safe_file_name
 from salad.speech.identity import id_hash
@@ -20,7 +20,7 @@ from tiny_speech import Loudness, LoudnessCodes, cut_of, files_of, loudness, noi
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "CUTS_PER_SHARD", 4)
+    monkeypatch.setattr(shard_plan, "CUTS_PER_SHARD", 4)
 
 
 def test_features_are_kept_and_not_made_again(tmp_path):
@@ -237,17 +237,21 @@ def test_a_damaged_shard_is_named_and_made_again(tmp_path, damage, small_shards)
     assert files_of(tmp_path / "f") == before
 
 
-def test_the_store_is_opened_anew_in_another_process(tmp_path):
+def test_the_store_goes_to_other_processes(tmp_path):
     prepared(tmp_path / "f", 3)
     encode_cuts(tmp_path / "f", Loudness())
     store = FeatureStore(tmp_path / "f", Loudness.name)
-    assert len(pickle.dumps(store)) < 500
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert (pool.apply(store.load, ("c1",)) == store.load("c1")).all()
+    expected = store.load("c1")  # its shard is open now
+    sent = pickle.dumps(store)
+    assert len(sent) < 500
+    assert (pickle.loads(sent).load("c1") == expected).all()
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert all((features == expected).all() for features in pool.map(store.load, ["c1"] * 20))
+        assert (store.load("c1") == expected).all()
 
 
 def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "CUTS_PER_SHARD", 1)
+    monkeypatch.setattr(shard_plan, "CUTS_PER_SHARD", 1)
     monkeypatch.setattr("salad.model.features._OPEN_SHARDS", 2)
     cuts = prepared(tmp_path / "f", 6)
     encode_cuts(tmp_path / "f", Loudness())

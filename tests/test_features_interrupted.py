@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from lhotse import CutSet
 
-from salad.model import shards
+from salad.model import shard_plan
 from salad.model.encode import encode_cuts
 from salad.model.features import FeatureStore, encoder_folder
 from salad.speech.prepared import read_cuts, write_prepared
@@ -24,7 +24,7 @@ fork = multiprocessing.get_context("fork")  # quick; nothing here has threads
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "CUTS_PER_SHARD", 4)
+    monkeypatch.setattr(shard_plan, "CUTS_PER_SHARD", 4)
 
 
 class Slow(Loudness):

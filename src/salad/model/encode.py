@@ -6,7 +6,7 @@ is killed holds nothing. A run is over when every shard is done, by whomever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 
 from salad.errors import AudioError, CheckpointError, DataError, MissingFileError, RecipeError
 from salad.files import read_json, write_atomic, write_json, write_jsonl
+from salad.model.encode_shard import encode_shard
 from salad.model.encoders.speech_encoder import CodeEncoder, SpeechEncoder
 from salad.model.features import IndexRow, encoder_folder
-from salad.model.shards import Encoded, Shard, Unencoded, locked, npy, plan, sweep, unencoded, write_shard
-from salad.speech.audio import Samples, load_cut
+from salad.model.shard_plan import plan
+from salad.model.shards import Shard, locked, npy, sweep
+from salad.speech.audio import load_cut
 from salad.speech.identity import id_hash
 from salad.speech.prepared import Rejected
 from salad.workers import Died, answer_all
 
 DTYPES = ("float16", "float32")
-_GROUP_S = 900.0  # audio in memory at once
 
 Progress = Callable[[int, int], None]
 
@@ -101,7 +102,7 @@ def encode_cuts(
         for shard in count.unfinished():
             with shard.locked(wait) as held:
                 if held and not shard.done:
-                    num_new += _encode_shard(shard, encoder, dtype, strict, count.add)
+                    num_new += encode_shard(shard, encoder, dtype, strict, count.add)
                 elif held:
                     count.add(shard.rows().shape[1])
     return _finish(where, shards, ids, num_new)
@@ -177,7 +178,7 @@ def _worker(where: Path, load: Callable[[], SpeechEncoder], dtype: str, strict: 
     def work(number: int) -> int:
         shard = Shard(where, number)
         with shard.locked(wait=False) as held:
-            return _encode_shard(shard, encoder, dtype, strict) if held and not shard.done else 0
+            return encode_shard(shard, encoder, dtype, strict) if held and not shard.done else 0
 
     return work
 
@@ -214,80 +215,6 @@ def _claim(where: Path, encoder: SpeechEncoder, dtype: str) -> None:
             f"{where} holds other features than are to be made ({'; '.join(differ)}); delete the folder to encode "
             "again, or use the encoder and the settings they were made with."
         )
-
-
-def _encode_shard(
-    shard: Shard, encoder: SpeechEncoder, dtype: str, strict: bool, tell: Callable[[int], None] | None = None
-) -> int:
-    """Encode a shard whose lock is held; the number of cuts that have features."""
-    cuts = shard.cuts()
-    encoded: dict[str, Encoded] = {}
-    failed: dict[str, Unencoded] = {}
-    for group in _groups(cuts):
-        for cut_id, result in _encode_group(group, encoder):
-            if isinstance(result, Unencoded):
-                if strict:
-                    raise AudioError(f"utterance {cut_id!r} can't be encoded: {result.reason}")
-                failed[cut_id] = result
-            else:
-                encoded[cut_id] = _as_stored(result, dtype, cut_id)
-        if tell is not None:
-            tell(len(group))
-    write_shard(shard, cuts, encoded, [failed[cut.id] for cut in cuts if cut.id in failed], encoder.frame_hz)
-    return len(encoded)
-
-
-def _groups(cuts: Sequence[MonoCut]) -> Iterator[list[MonoCut]]:
-    """The cuts by length, so that the encoder finds batches of like length, as many as memory is to hold at once."""
-    group: list[MonoCut] = []
-    for cut in sorted(cuts, key=lambda cut: (cut.duration, cut.id)):
-        if group and cut.duration * (len(group) + 1) > _GROUP_S:
-            yield group
-            group = []
-        group.append(cut)
-    if group:
-        yield group
-
-
-def _encode_group(cuts: Sequence[MonoCut], encoder: SpeechEncoder) -> Iterator[tuple[str, Encoded | Unencoded]]:
-    """Each cut's id with what the encoder makes of it, or why it makes nothing."""
-    readable: list[MonoCut] = []
-    clips: list[Samples] = []
-    for cut in cuts:
-        try:
-            clips.append(load_cut(cut, encoder.sample_rate_hz))
-            readable.append(cut)
-        except (AudioError, MissingFileError) as error:
-            yield cut.id, unencoded(cut, error, unreadable=True)
-    encode = encoder.encode_codes if isinstance(encoder, CodeEncoder) else encoder.encode
-    try:
-        yield from zip((cut.id for cut in readable), encode(clips), strict=True)
-    except AudioError:  # one of them is at fault: each by itself
-        for cut, clip in zip(readable, clips, strict=True):
-            try:
-                yield cut.id, encode([clip])[0]
-            except AudioError as error:
-                yield cut.id, unencoded(cut, error, unreadable=False)
-
-
-def _as_stored(array: Encoded, dtype: str, cut_id: str) -> Encoded:
-    """What is kept of features or codes.
-
-    Raises:
-        DataError: they are not numbers, or too large for float16.
-    """
-    if array.dtype == np.int16:
-        return array
-    if not np.isfinite(array).all():
-        raise DataError(f"the encoder gives features that are not numbers for {cut_id!r}; try another compute type.")
-    with np.errstate(over="ignore"):
-        stored = array.astype(dtype)
-    if not np.isfinite(stored).all():
-        raise DataError(
-            f"the features of {cut_id!r} reach {np.abs(array).max():.0f}, past the range of {dtype}; delete the "
-            "encoder's folder and encode with --dtype float32."
-        )
-    return stored
 
 
 def _readable(cut: MonoCut) -> bool:
