@@ -29,8 +29,8 @@ def _bars() -> Progress:
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for one piece of work; silent where the output is no terminal."""
+def bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar for one piece of work, of known length or not; silent where the output is no terminal."""
     with _bars() as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _check_description(candidate: Candidate, checks: Checks) -> None:
     if len(name.encode(errors="replace")) > MAX_ID_BYTES:
         raise DataError(f"unfit id: {name[:40]!r}… has over {MAX_ID_BYTES} bytes; give the utterance a shorter one")
     try:
-        json.dumps([candidate.id, candidate.text, candidate.speaker, candidate.custom], ensure_ascii=False).encode()
+        json.dumps(asdict(candidate), ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
         raise DataError(f"not text: it holds half a character ({error.reason}); write the corpus as UTF-8") from error
     text = transcript(candidate.text)

@@ -1,4 +1,4 @@
-"""Audio in and out: any file libsndfile or FFmpeg's library reads → mono float32; mono float32 → 16-bit FLAC, written atomically."""
+"""Audio in: any file that libsndfile or FFmpeg's library reads → mono float32. Audio out: 16-bit FLAC, atomically."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ class Checks:
     Attributes:
         min_duration_s: shorter spans hold no word.
         max_duration_s: longer spans are recordings that were never cut into utterances. LibriSpeech's longest utterance
-            has 35 s, LibriHeavy's and Emilia's 30 s; a minute of speech at 12.5 Hz takes 750 of a window's 2,048
-            positions.
+            has 35 s, LibriHeavy's and Emilia's 30 s; two minutes at 12.5 Hz take 1,500 of a window's 2,048 positions,
+            and their words must go beside them.
         max_clipped_frac: share (0-1) of samples at full scale that follow another such sample: a flat top.
         min_peak: half the distance between the lowest and the highest sample; 0.001 is -60 dB of full scale.
         duration_slack_s: how far a stated duration may be from the audio's before the transcript is held to be
@@ -68,7 +68,7 @@ class Checks:
     """
 
     min_duration_s: float = 0.1
-    max_duration_s: float = 60.0
+    max_duration_s: float = 120.0
     max_clipped_frac: float = 0.01
     min_peak: float = 0.001
     duration_slack_s: float = 0.5

@@ -19,14 +19,12 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from salad.errors import DataError
 from salad.files import write_atomic
 from salad.speech.accept import accept
 from salad.speech.candidate import Candidate, Checks
 from salad.speech.prepared import Rejected
+from salad.speech.seen import SeenNames
 from salad.workers import Died, answer_all
 
 CHUNK = 200
@@ -62,50 +60,19 @@ class Part:
 
 def chunks(candidates: Iterable[Candidate | Rejected], checks: Checks, out: Path) -> Iterator[Chunk]:
     """The candidates in chunks; a candidate whose id came before becomes a rejection."""
-    seen = Seen()
+    seen = SeenNames()
     candidates = iter(candidates)
     number = 0
-    while items := list(islice(candidates, CHUNK)):
-        items = seen.without_duplicates(items)
+    while items := [_unless_seen(item, seen) for item in islice(candidates, CHUNK)]:
         state = repr((VERSION, replace(checks, strict=False), out.resolve(), items)).encode(errors="surrogatepass")
         yield Chunk(f"{number:07d}-{hashlib.sha256(state).hexdigest()[:16]}", items)
         number += 1
 
 
-class Seen:
-    """The ids that came before, as 64-bit hashes in sorted arrays of increasing sizes.
-
-    Among 10 million ids the chance that any two share a hash, and one is rejected for it, is 3 in a million.
-    """
-
-    def __init__(self) -> None:
-        self._sorted: list[NDArray[np.uint64]] = []
-
-    def without_duplicates(self, items: list[Candidate | Rejected]) -> list[Candidate | Rejected]:
-        """The items; every candidate but the first with an id is rejected."""
-        hashes = np.array([_id_hash(item) for item in items if isinstance(item, Candidate)], np.uint64)
-        known = np.ones(len(hashes), bool)
-        known[np.unique(hashes, return_index=True)[1]] = False
-        for array in self._sorted:
-            known |= array[np.minimum(array.searchsorted(hashes), len(array) - 1)] == hashes
-        self._remember(np.unique(hashes))
-        duplicate = iter(known)
-        return [
-            Rejected(item.id, f"duplicate id: {item.id!r} stands earlier in the corpus too", item.place)
-            if isinstance(item, Candidate) and next(duplicate)
-            else item
-            for item in items
-        ]
-
-    def _remember(self, hashes: NDArray[np.uint64]) -> None:
-        if len(hashes):
-            self._sorted.append(hashes)
-        while len(self._sorted) > 1 and len(self._sorted[-2]) <= len(self._sorted[-1]):
-            self._sorted.append(np.sort(np.concatenate([self._sorted.pop(), self._sorted.pop()])))
-
-
-def _id_hash(item: Candidate) -> int:
-    return int.from_bytes(hashlib.blake2b(item.id.encode(errors="surrogatepass"), digest_size=8).digest())
+def _unless_seen(item: Candidate | Rejected, seen: SeenNames) -> Candidate | Rejected:
+    if isinstance(item, Candidate) and seen.before(item.id):
+        return Rejected(item.id, f"duplicate id: {item.id!r} stands earlier in the corpus too", item.place)
+    return item
 
 
 def checked(todo: Iterable[Chunk], checks: Checks, out: Path, jobs: int) -> Iterator[Part]:
@@ -169,7 +136,7 @@ def _check(chunk: Chunk, checks: Checks, out: Path) -> Part:
         seconds=sum(cut["duration"] for cut in cuts),
         speakers=sorted({cut["supervisions"][0]["speaker"] for cut in cuts if "speaker" in cut["supervisions"][0]}),
         licences=sorted({cut["custom"]["licence"] for cut in cuts if "licence" in cut.get("custom", ())}),
-        kinds=Counter(item.kind for item in rejected),
+        kinds=dict(Counter(item.kind for item in rejected)),
         first_rejected=asdict(rejected[0]) if rejected else None,
     )
     if checks.strict and rejected:  # left at its first rejection, so not done
@@ -178,7 +145,8 @@ def _check(chunk: Chunk, checks: Checks, out: Path) -> Part:
     lines = "".join(json.dumps(cut, ensure_ascii=False) + "\n" for cut in cuts)
     write_atomic(parts / f"{chunk.name}.cuts.gz", gzip.compress(lines.encode(), compresslevel=6, mtime=0))
     rows = [asdict(part), *(asdict(item) for item in rejected)]
-    write_atomic(parts / f"{chunk.name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    written = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomic(parts / f"{chunk.name}.jsonl", written.encode(errors="replace"))  # an id may hold half a character
     return part
 
 

@@ -7,6 +7,7 @@ libsndfile reads FLAC, WAV, MP3, OGG, OPUS and their kin. It does not say whethe
 - NIST SPHERE: as WAV, without the log; the header's own sample_count is read.
 - MP3: with a Xing, Info or VBRI header `frames` is exact, and decoding ends early when the file does. Without one
   `frames` is an estimate from the bit rate, and decoding may stop there; such files are decoded by FFmpeg's library.
+  Damage that keeps the frames' headers goes unnoticed in either, as it does in WAV: these have no checksum.
 - OGG, OPUS: `frames` is where the last page stands; that it is not the stream's last is in its flags. A page that was
   skipped for its checksum is in the log.
 
@@ -110,7 +111,8 @@ def _open_by_libsndfile(path: Path) -> Iterator[AudioStream]:
         with _decoder_muted(path):
             file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:  # TypeError: headerless audio by its suffix
-        raise AudioError(f"not audio: {path} can't be decoded ({_first_line(error)}); leave it out.") from error
+        kind = "truncated or damaged audio" if "malformed" in str(error) else "not audio"
+        raise AudioError(f"{kind}: {path} can't be decoded ({_first_line(error)}); leave it out.") from error
     with file:
         if file.format == "RAW":  # libsndfile takes any bytes named .au or .snd for µ-law
             raise AudioError(f"not audio: {path} has no header; convert it to FLAC or leave it out.")

@@ -13,12 +13,13 @@ from pathlib import Path
 import av
 import numpy as np
 from av.error import FFmpegError
-from lhotse import MonoCut, Recording, SupervisionSegment
 
 from salad.assets import ASSETS, resolve
 from salad.errors import AudioError, DataError, SaladError
 from salad.speech.audio import Samples, save_flac
-from salad.speech.prepared import Rejected, write_prepared
+from salad.speech.candidate import Candidate
+from salad.speech.intake import Summary, prepare_corpus
+from salad.speech.prepared import Rejected
 from salad.texts.normalize import spoken_form
 
 ASSET = "debian-prompts"
@@ -29,8 +30,8 @@ _STAGE_DIRECTION = re.compile(r"^\s*[\[(<].*[\])>]\s*$")
 _ASIDE = re.compile(r"\s*(\[[^\]]*\]|\((?:note:[^)]*|[^)]* plays)\))")
 
 
-def prepare(out: Path) -> None:
-    """Fetch the prompts, decode them to 16-bit FLAC in `out/audio`, and write the prepared folder `out`.
+def candidates(out: Path) -> Iterator[Candidate | Rejected]:
+    """Fetch the prompts, decode each to 16-bit FLAC in `out/audio`, and give it with its transcript.
 
     Audio that is there already is not decoded again.
 
@@ -38,8 +39,6 @@ def prepare(out: Path) -> None:
         AssetError: the packages can't be had.
     """
     folder = resolve(ASSET)
-    cuts: list[MonoCut] = []
-    rejected: list[Rejected] = []
     transcripts = folder / "core-sounds-en.txt.gz"
     named: set[str] = set()
     for number, name, written in _transcripts(transcripts):
@@ -47,16 +46,34 @@ def prepare(out: Path) -> None:
         place = f"{transcripts}:{number}"
         try:
             if name in named:
-                raise DataError("the same name as an earlier line")
+                raise DataError("duplicate id: the same name as an earlier line")
             named.add(name)
             text = transcript_of(written)
             audio = _decoded(folder / "sounds" / f"{name}.g722", out / "audio" / f"{identifier}.flac")
         except SaladError as error:
-            rejected.append(Rejected(identifier, str(error), place))
+            yield Rejected(identifier, str(error), place)
             continue
-        cuts.append(_cut(identifier, text, audio))
-    rejected += _without_transcript(folder / "sounds", named)
-    write_prepared(out, cuts, rejected, _info(cuts))
+        yield Candidate(identifier, place, audio, text, speaker=SPEAKER, language="English")
+    yield from _without_transcript(folder / "sounds", named)
+
+
+def info() -> dict[str, str]:
+    """What info.json says of the whole."""
+    asset = ASSETS[ASSET]
+    return {
+        "corpus": ASSET,
+        "licence": asset.licence,
+        "source": f"Debian {' + '.join(asset.package)} {asset.version}",
+    }
+
+
+def prepare(out: Path) -> Summary:
+    """Write the prepared folder `out`.
+
+    Raises:
+        AssetError: the packages can't be had.
+    """
+    return prepare_corpus(candidates(out), out, info())
 
 
 def transcript_of(written: str) -> str:
@@ -66,12 +83,12 @@ def transcript_of(written: str) -> str:
         DataError: nothing is: the line describes a tone or a noise, or is empty, or can't be put into words.
     """
     if not written.strip():
-        raise DataError("the transcript is empty")
+        raise DataError("empty transcript: the line has none")
     if _STAGE_DIRECTION.match(written):
         raise DataError(f"not speech: {written.strip()}")
     text = spoken_form(_ASIDE.sub("", written))
     if not text:
-        raise DataError(f"no words in {written.strip()!r}")
+        raise DataError(f"empty transcript: {written.strip()!r} has no words")
     return text
 
 
@@ -86,7 +103,7 @@ def _transcripts(path: Path) -> Iterator[tuple[int, str, str]]:
 
 def _decoded(source: Path, target: Path) -> Path:
     if not source.is_file():
-        raise DataError("the package has no audio for it")
+        raise DataError("no audio: the package has none for it")
     if not target.is_file():
         save_flac(target, decode_g722(source), RATE_HZ)
     return target
@@ -108,42 +125,10 @@ def decode_g722(path: Path) -> Samples:
     return np.concatenate(blocks).astype(np.float32) / 32768.0
 
 
-def _cut(identifier: str, text: str, audio: Path) -> MonoCut:
-    recording = Recording.from_file(audio.resolve(), recording_id=identifier)
-    supervision = SupervisionSegment(
-        id=identifier,
-        recording_id=identifier,
-        start=0.0,
-        duration=recording.duration,
-        text=text,
-        speaker=SPEAKER,
-        language="English",
-    )
-    return MonoCut(
-        id=identifier,
-        start=0.0,
-        duration=recording.duration,
-        channel=0,
-        recording=recording,
-        supervisions=[supervision],
-    )
-
-
 def _without_transcript(sounds: Path, named: set[str]) -> list[Rejected]:
     files = sorted(path.relative_to(sounds).with_suffix("").as_posix() for path in sounds.rglob("*.g722"))
     return [
-        Rejected(name.replace("/", "_"), "no transcript for it", str(sounds / f"{name}.g722"))
+        Rejected(name.replace("/", "_"), "no transcript: the list has none for it", str(sounds / f"{name}.g722"))
         for name in files
         if name not in named
     ]
-
-
-def _info(cuts: list[MonoCut]) -> dict[str, object]:
-    asset = ASSETS[ASSET]
-    return {
-        "corpus": ASSET,
-        "licence": asset.licence,
-        "source": f"Debian {' + '.join(asset.package)} {asset.version}",
-        "num_cuts": len(cuts),
-        "hours": round(sum(cut.duration for cut in cuts) / 3600, 4),
-    }

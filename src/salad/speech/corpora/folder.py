@@ -1,172 +1,159 @@
-"""Any folder of audio with a manifest: one JSON object a line with id, audio, text and, if known, the rest.
+"""Any folder of audio that says what is spoken: by a manifest, a Kaldi data folder, or a text file beside each file.
 
-    {"id": "LJ001-0001", "audio": "LJ001-0001.flac", "text": "Printing, in the only sense …",
-     "speaker": "LJ", "duration": 9.655, "language": "English", "source": "…", "licence": "…"}
+The format is known by the files' names and the manifest's first line:
 
-`audio` is a path from the manifest's folder or an absolute one; the files stay where they are. The transcript is taken
-as it is, with single spaces between its words. An item that can't be used is listed with its reason, not passed over.
+    jsonl     *.jsonl, *.json: JSON lines with audio and text; NeMo's manifests too        corpora/rows.py
+    csv, tsv  *.csv, *.tsv: a first line of column names                                   corpora/rows.py
+    lhotse    JSON lines of Lhotse: cuts, or supervisions with recordings beside them      corpora/lhotse_manifests.py
+    kaldi     wav.scp, text and perhaps segments, utt2spk                                  corpora/kaldi.py
+    text      01.flac and 01.txt                                                           corpora/text_beside.py
+
+The audio stays where it is.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lhotse import MonoCut, Recording, SupervisionSegment
+from salad.errors import DataError, MissingFileError, RecipeError
+from salad.speech.candidate import Candidate, Checks
+from salad.speech.corpora import kaldi, lhotse_manifests, rows, text_beside
+from salad.speech.corpora.alignments import Alignments
+from salad.speech.corpora.lines import read_lines
+from salad.speech.intake import Summary, prepare_corpus
+from salad.speech.prepared import Rejected
 
-from salad.errors import AudioError, DataError, MissingFileError, SaladError
-from salad.files import write_jsonl
-from salad.speech.audio import load_audio
-from salad.speech.prepared import Rejected, write_prepared
-
-DURATION_SLACK_S = 0.5
-"""How far the manifest's duration may be from the audio's before the transcript is held to be another file's."""
-
-MAX_DURATION_S = 1e6
-"""No file is longer; also keeps NaN, infinity and integers beyond float out of the comparison."""
-
-
-def prepare(folder: Path, out: Path, manifest_name: str = "manifest.jsonl", strict: bool = False) -> None:
-    """Write the prepared folder `out` from `folder/manifest_name`; every audio file is decoded once to check it.
-
-    Raises:
-        MissingFileError: no such manifest.
-        DataError: no item can be used, or, if `strict`, any item can't; `out/rejected.jsonl` says why.
-    """
-    manifest = folder / manifest_name
-    if not manifest.is_file():
-        raise MissingFileError(f"{manifest} does not exist; it must have a JSON object with id, audio and text a line.")
-    cuts: list[MonoCut] = []
-    rejected: list[Rejected] = []
-    rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    for number, line in _lines(manifest):
-        identifier = f"line {number}"
-        try:
-            row = _row(line)
-            identifier = _identifier(row, seen)
-            cuts.append(_cut(identifier, row, folder))
-            rows.append(row)
-        except (SaladError, OSError) as error:  # OSError: a path too long, a file that may not be read
-            rejected.append(Rejected(identifier, str(error), f"{manifest}:{number}"))
-    if not cuts or (strict and rejected):
-        raise _unusable(manifest, out, len(cuts), rejected)
-    write_prepared(out, cuts, rejected, _info(folder, cuts, rows))
+FORMATS = ("jsonl", "csv", "tsv", "lhotse", "kaldi", "text")
+DEFAULT_NAME = "manifest.jsonl"
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
+_NOT_MANIFESTS = frozenset({"alignments.jsonl", "rejected.jsonl", "info.json"})
 
 
-def _lines(manifest: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of every line that is not blank; they end at a line feed alone."""
-    content = manifest.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if line.strip():
-            yield number, line
+def prepare(
+    folder: Path,
+    out: Path,
+    manifest: str | None = None,
+    style: str | None = None,
+    alignments: Path | None = None,
+    checks: Checks | None = None,
+    jobs: int = 1,
+) -> Summary:
+    """Write the prepared folder `out` from a folder of audio; see `open_folder` and `prepare_corpus`."""
+    found, info = open_folder(folder, manifest, style, alignments)
+    return prepare_corpus(found, out, info, checks, jobs)
 
 
-def _row(line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8"))
-        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair can't be written down again
-    except (ValueError, RecursionError) as error:  # the Unicode errors and JSONDecodeError are ValueErrors
-        raise DataError(f"the line is not readable as JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise DataError(f"the line is not a JSON object but {type(row).__name__}")
-    return row
+def open_folder(
+    folder: Path, manifest: str | None = None, style: str | None = None, alignments: Path | None = None
+) -> tuple[Iterator[Candidate | Rejected], dict[str, Any]]:
+    """The utterances of a folder, and what is known of the whole.
 
-
-def _identifier(row: dict[str, Any], seen: set[str]) -> str:
-    """The row's id, entered in `seen`; it names files of features, so it must be fit for that."""
-    identifier = row.get("id")
-    if not isinstance(identifier, str) or not identifier.strip():
-        raise DataError(f"'id' must be a string that is not empty, not {identifier!r}")
-    if "/" in identifier or "\0" in identifier or identifier.startswith("."):
-        raise DataError(f"the id {identifier!r} can't name a file; write it without '/' and a leading '.'")
-    if identifier in seen:
-        raise DataError(f"the id {identifier!r} stands in an earlier line too")
-    seen.add(identifier)
-    return identifier
-
-
-def _cut(identifier: str, row: dict[str, Any], folder: Path) -> MonoCut:
-    text = _transcript(row)
-    audio = row.get("audio")
-    if not isinstance(audio, str) or not audio or "\0" in audio:
-        raise DataError(f"'audio' must be a path, not {audio!r}")
-    path = (folder / audio).resolve()
-    recording = _recording(identifier, path)
-    _compare_duration(row.get("duration"), recording.duration)
-    speaker, language = row.get("speaker"), row.get("language")
-    supervision = SupervisionSegment(
-        id=identifier,
-        recording_id=identifier,
-        start=0.0,
-        duration=recording.duration,
-        text=text,
-        speaker=None if speaker is None else str(speaker),
-        language=language if isinstance(language, str) else "English",
-    )
-    return MonoCut(
-        id=identifier,
-        start=0.0,
-        duration=recording.duration,
-        channel=0,
-        recording=recording,
-        supervisions=[supervision],
-    )
-
-
-def _transcript(row: dict[str, Any]) -> str:
-    text = row.get("text")
-    if not isinstance(text, str):
-        raise DataError(f"'text' must be a string, not {text!r}")
-    if not any(character.isalnum() for character in text):
-        raise DataError(f"the transcript {text!r} has no words")
-    return " ".join(text.split())
-
-
-def _recording(identifier: str, path: Path) -> Recording:
-    """The audio as Lhotse describes it, after all of it has been decoded.
+    Args:
+        folder: where the audio and its manifest are.
+        manifest: the manifest's name in `folder`, or its path; default: manifest.jsonl, or the only one there.
+        style: one of `FORMATS`; default: by the manifest.
+        alignments: JSON lines of word timings; those of other words than the transcript's are left out, and counted in
+            what is known of the whole.
 
     Raises:
-        MissingFileError, AudioError: as `load_audio`.
+        MissingFileError: no such folder, manifest or alignments.
+        RecipeError: no such format.
+        DataError: it is not clear which manifest, or the file is none.
     """
-    load_audio(path)
-    try:
-        return Recording.from_file(path, recording_id=identifier)
-    except Exception as error:  # Lhotse tries several backends and raises what the last one raised
-        raise AudioError(f"{path} can't be described by Lhotse ({error})") from error
+    found = candidates(folder, manifest, style)
+    info: dict[str, Any] = {"corpus": folder.resolve().name, "source": str(folder.resolve())}
+    if alignments is not None:
+        timings = Alignments(alignments)
+        info["alignments"] = timings.report  # filled as the utterances come by
+        found = timings.put_on(found)
+    return found, info
 
 
-def _compare_duration(stated: object, actual_s: float) -> None:
-    if stated is None:
-        return
-    if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 < stated < MAX_DURATION_S:
-        raise DataError(f"'duration' must be a number of seconds, not {stated!r}")
-    if abs(stated - actual_s) > DURATION_SLACK_S:
-        raise DataError(
-            f"the manifest says {stated:.2f} s, the audio has {actual_s:.2f} s (they may differ by {DURATION_SLACK_S})"
-        )
+def candidates(folder: Path, manifest: str | None = None, style: str | None = None) -> Iterator[Candidate | Rejected]:
+    """The utterances of a folder; arguments and errors as `open_folder`."""
+    if style is not None and style not in FORMATS:
+        raise RecipeError(f"--format {style}: choose {', '.join(FORMATS)}.")
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder} is not a folder; name the one that holds the audio's manifest.")
+    needs_manifest = style not in ("kaldi", "text") or manifest is not None
+    path = _manifest(folder, manifest) if needs_manifest else folder
+    style = style or _format(path)
+    if style == "kaldi":
+        return kaldi.candidates(path if path.is_dir() else path.parent)
+    if style == "text":
+        return text_beside.candidates(folder)
+    if style == "lhotse":
+        row = _first_row(path)
+        if lhotse_manifests.is_recording(row):
+            path = path.with_name(path.name.replace("recording", "supervision"))
+            row = _first_row(path) if path.is_file() else None
+        of_supervisions = lhotse_manifests.is_supervision(row) and not lhotse_manifests.is_cuts(row)
+        return lhotse_manifests.from_supervisions(path) if of_supervisions else lhotse_manifests.from_cuts(path)
+    return rows.candidates(path, style)
 
 
-def _unusable(manifest: Path, out: Path, num_usable: int, rejected: list[Rejected]) -> DataError:
-    """The error to raise, its items written to `out/rejected.jsonl` first."""
-    report = out / "rejected.jsonl"
-    write_jsonl(report, [asdict(item) for item in rejected])
-    first = f"; the first, at {rejected[0].place}: {rejected[0].reason}" if rejected else ""
-    return DataError(
-        f"{manifest}: {len(rejected)} of {len(rejected) + num_usable} items can't be used{first}. All are in {report}."
+def _manifest(folder: Path, name: str | None) -> Path:
+    """The manifest that is named, or the one that is there; the folder itself if it is Kaldi's or has texts."""
+    if name is not None:
+        if not (folder / name).is_file():
+            raise MissingFileError(f"{folder / name} does not exist; {_there(folder)}.")
+        return folder / name
+    if (folder / DEFAULT_NAME).is_file():
+        return folder / DEFAULT_NAME
+    found = _manifests(folder)
+    if (folder / "wav.scp").is_file():
+        found.append(folder)
+    if len(found) > 1:
+        raise DataError(f"{folder} holds no {DEFAULT_NAME}, and {_there(folder)}; name one by --manifest.")
+    if found:
+        return found[0]
+    if text_beside.has_any(folder):
+        return folder
+    raise MissingFileError(
+        f"{folder} holds no manifest (*.jsonl, *.json, *.csv, *.tsv, or Kaldi's wav.scp) and no audio file with a text "
+        "beside it; write one with a JSON object with id, audio and text a line."
     )
 
 
-def _info(folder: Path, cuts: list[MonoCut], rows: list[dict[str, Any]]) -> dict[str, object]:
-    licences = sorted({str(row["licence"]) for row in rows if row.get("licence")})
-    sources = sorted({str(row["source"]) for row in rows if row.get("source")})
-    return {
-        "corpus": folder.resolve().name,
-        "licence": "; ".join(licences) or "not stated",
-        "source": sources[0] if len(sources) == 1 else f"{folder.resolve()} ({len(sources)} sources, see its manifest)",
-        "num_cuts": len(cuts),
-        "hours": round(sum(cut.duration for cut in cuts) / 3600, 4),
-    }
+def _manifests(folder: Path) -> list[Path]:
+    """The files that may be manifests; recordings that belong to supervisions are not one of their own."""
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(_SUFFIXES) and path.is_file())
+    names = {path.name for path in files}
+    return [
+        path
+        for path in files
+        if path.name not in _NOT_MANIFESTS
+        and not ("recording" in path.name and path.name.replace("recording", "supervision") in names)
+    ]
+
+
+def _there(folder: Path) -> str:
+    names = [path.name for path in _manifests(folder)] + ["wav.scp"] * (folder / "wav.scp").is_file()
+    return f"the folder holds {', '.join(names[:10])}" if names else "the folder holds none"
+
+
+def _format(path: Path) -> str:
+    if path.is_dir():
+        return "kaldi" if (path / "wav.scp").is_file() else "text"
+    if path.name == "wav.scp":
+        return "kaldi"
+    name = path.name.removesuffix(".gz")
+    for style in ("csv", "tsv"):
+        if name.endswith(f".{style}"):
+            return style
+    row = _first_row(path)
+    if lhotse_manifests.is_cuts(row) or lhotse_manifests.is_supervision(row) or lhotse_manifests.is_recording(row):
+        return "lhotse"
+    return "jsonl"
+
+
+def _first_row(path: Path) -> object:
+    """The first line's JSON value; None if there is none."""
+    first = next(iter(read_lines(path)), None)
+    try:
+        return json.loads(first[1]) if isinstance(first, tuple) else None
+    except (ValueError, RecursionError):
+        return None
