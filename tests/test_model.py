@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from salad.distill.teacher import LoraOffTeacher, SeparateTeacher, teacher_for
 from salad.errors import AssetError, AudioError, CheckpointError
-from salad.interleave.utterances import SequenceBuilder
+from salad.interleave.builder import SequenceBuilder
 from salad.measure.divergence_by_item import divergence_by_item, student_reads_text, teacher_reads_text
 from salad.measure.misalignment import forgetting_by_item
 from salad.model.adapter import Adapter, stack_frames

@@ -15,8 +15,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from salad.interleave.batch import Batch, collate
+from salad.interleave.builder import SequenceBuilder
 from salad.interleave.sequence import MixedSequence
-from salad.interleave.utterances import SequenceBuilder, Utterance, feature_lookup
+from salad.interleave.utterances import Utterance, feature_lookup
 from salad.model.speech_lm import SpeechLM
 from salad.recipe import AdapterSettings, LoraSettings, ModelSettings, SequenceSettings
 from salad.speech.prepared import TimedWord

@@ -91,13 +91,17 @@ class DataSettings(Settings):
 
 
 class SequenceSettings(Settings):
-    """How one utterance becomes one mixed sequence (interleave/spans.py). Word ranges are the paper's."""
+    """How one utterance becomes one mixed sequence (interleave/spans.py). Word ranges are the paper's.
+
+    `continuation_words`: how much of the text after the utterance the `utterance` policy predicts, at most.
+    """
 
     policy: Literal["interleaved", "speech_prefix", "utterance", "poisson"] = "interleaved"
     text_words: CountRange = (10, 30)
     speech_words: CountRange = (5, 15)
     poisson_words: Positive = 10.0
     prefix_frac: Frac = 0.6
+    continuation_words: Count = 30
     min_words: Annotated[int, Field(ge=2)] = 5
     max_positions: Count = 2048
 
@@ -173,11 +177,16 @@ class MeasureSettings(Settings):
 
 
 class Recipe(Settings):
-    """A whole run. See recipes/*.yaml."""
+    """A whole run. See recipes/*.yaml.
+
+    `threads` of the training process; `loader_workers`, processes that make its batches before they are asked for (0:
+    it makes them itself). Batches are the same with any number of workers.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Count = 2
+    loader_workers: Annotated[int, Field(ge=0)] = 0
     asr: str = "whisper-tiny.en"
     voice: str = "piper-joe"
     embedder: str = "minilm-l6"

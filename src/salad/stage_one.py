@@ -6,7 +6,7 @@ what the text LLM predicts. A third of the sequences is text alone, against forg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,22 +18,21 @@ from salad.distill.loop import StepReport, train
 from salad.distill.schedule import decay_start, warmup_stable_decay
 from salad.distill.teacher import teacher_for
 from salad.files import read_json, write_json
-from salad.interleave.batch import Batch, collate
-from salad.interleave.mix import Mix
-from salad.interleave.packing import pack
-from salad.interleave.sequence import MixedSequence
-from salad.interleave.utterances import SequenceBuilder, Utterance, feature_lookup
+from salad.interleave.builder import SequenceBuilder
+from salad.interleave.stream import Stream, step_batches
+from salad.interleave.utterances import Utterance
 from salad.model.llm import load_tokenizer
 from salad.model.processor import SpeechFeatureExtractor, SpeechLMProcessor
 from salad.model.speech_lm import WEIGHTS_NAME, SpeechLM
-from salad.model.warm_start import WarmStartReport, warm_start
-from salad.randomness import torch_seed
-from salad.recipe import Recipe, StageSettings, WarmStartSettings
+from salad.model.warm_start import Clip, WarmStartReport, warm_start
+from salad.randomness import generator, torch_seed
+from salad.recipe import Recipe, WarmStartSettings
 from salad.run import Progress
 from salad.speech.prepared import Rejected
 from salad.texts.text import Text
 
 PRE_DECAY = "pre_decay"
+WARM_START_UTTERANCES = 20_000  # some 60 hours; far more than its steps come to
 
 
 def new_student(recipe: Recipe, encoder_dim: int, encoder_hz: float) -> SpeechLM:
@@ -60,18 +59,17 @@ def stage_one(
     torch.set_num_threads(recipe.threads)
     student = new_student(recipe, encoder_dim, encoder_hz)
     save_model(student, recipe, "untrained", out / "untrained")
-    warm_start_once(student, recipe, speech, settings.warm_start, "stage_one", out / "warm_start", progress)
+    warm_start_once(student, recipe, [speech], settings.warm_start, "stage_one", out / "warm_start", progress)
     builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
     usable, rejected = builder.usable(speech)
-    batches = mixed_batches(
-        builder, [usable], texts, [1 - settings.text_frac, settings.text_frac], settings, student, "stage_one"
-    )
+    weights = [1 - settings.text_frac, settings.text_frac]
+    stream = Stream.of(builder, [usable], texts, weights, settings, student.config.speech_token_id, "stage_one")
     steps = settings.steps
     reports: list[StepReport] = []
     for report in train(
         student,
         teacher_for(student),
-        batches,
+        step_batches(stream, settings.steps, num_workers=recipe.loader_workers),
         settings,
         lambda step: warmup_stable_decay(step, steps, settings.warmup_steps, settings.decay_frac),
         out / "checkpoints",
@@ -84,53 +82,27 @@ def stage_one(
     return rejected
 
 
-def mixed_batches(
-    builder: SequenceBuilder,
-    speech: Sequence[Sequence[Utterance]],
-    texts: Sequence[Text],
-    weights: Sequence[float],
-    settings: StageSettings,
-    student: SpeechLM,
-    purpose: str,
-) -> Callable[[int], list[Batch]]:
-    """step -> its micro-batches: the sources of speech and then text, mixed by weight; a pure function of the step."""
-    mix = Mix([*map(len, speech), len(texts)], weights, builder.seed, purpose)
-    features = feature_lookup(*speech)
-
-    def sequence(position: int) -> MixedSequence:
-        draw = mix.draw(position)
-        if draw.source == len(speech):
-            return builder.text(texts[draw.index].id, texts[draw.index].text)
-        return builder.mixed(speech[draw.source][draw.index], draw.epoch)
-
-    def batches(step: int) -> list[Batch]:
-        first = step * settings.batch_sequences
-        sequences = [sequence(position) for position in range(first, first + settings.batch_sequences)]
-        windows = pack([len(s.student_ids) for s in sequences], settings.micro_batch_positions)
-        return [
-            collate(
-                [sequences[i] for i in window], features, builder.frames_per_position, student.config.speech_token_id
-            )
-            for window in windows
-        ]
-
-    return batches
-
-
 def warm_start_once(
     student: SpeechLM,
     recipe: Recipe,
-    speech: Sequence[Utterance],
+    speech: Sequence[Sequence[Utterance]],
     settings: WarmStartSettings,
     purpose: str,
     out: Path,
     progress: Progress,
 ) -> None:
-    """Stage 0 (ours): the word-aligned warm start; a finished one is loaded from `out` instead of done again."""
+    """Stage 0 (ours): the word-aligned warm start; a finished one is loaded from `out` instead of done again.
+
+    A source with more than `WARM_START_UTTERANCES` lends that many, drawn at random.
+    """
     if settings.steps == 0:
         return
     if not (out / "reports.json").is_file():
-        clips = [(utterance.words, utterance.features_FE) for utterance in speech]
+        clips: list[Clip] = []
+        for number, source in enumerate(speech):
+            rng = generator(recipe.seed, "warm_start utterances", purpose, number)
+            drawn = sorted(rng.permutation(len(source))[:WARM_START_UTTERANCES])
+            clips += [(utterance.words, utterance.features_FE) for utterance in map(source.__getitem__, drawn)]
 
         def tell(report: WarmStartReport) -> None:
             progress(report.step, settings.steps, f"warm start: {report.right_frac:.0%} of frames name their word")

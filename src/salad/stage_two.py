@@ -18,7 +18,9 @@ from salad.distill.loop import StepReport, train
 from salad.distill.schedule import linear_to_zero
 from salad.distill.teacher import teacher_for
 from salad.files import write_json
-from salad.interleave.utterances import SequenceBuilder, Utterance, feature_lookup
+from salad.interleave.builder import SequenceBuilder
+from salad.interleave.stream import Stream, step_batches
+from salad.interleave.utterances import Utterance, feature_lookup
 from salad.measure.divergence_by_item import divergence_by_item, student_hears, teacher_reads_text
 from salad.measure.misalignment import batches_of
 from salad.model.llm import load_tokenizer
@@ -31,7 +33,7 @@ from salad.select.naming import cluster_names
 from salad.select.probe import ClusterProbe, probe_clusters
 from salad.select.sampling import Selection, select_texts, target_distribution
 from salad.speech.prepared import Rejected
-from salad.stage_one import PRE_DECAY, mixed_batches, save_model, warm_start_once
+from salad.stage_one import PRE_DECAY, save_model, warm_start_once
 from salad.texts.text import Text
 
 
@@ -103,18 +105,19 @@ def stage_two(
     student = SpeechLM.from_pretrained(stage_one_folder / "model")
     load_weights(before_decay, student)
     warm_start_once(
-        student, recipe, [*natural, *selected], settings.warm_start, "stage_two", out / "warm_start", progress
+        student, recipe, [natural, selected], settings.warm_start, "stage_two", out / "warm_start", progress
     )
     builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
     usable_natural, _ = builder.usable(natural)
     usable, rejected = builder.usable(selected)
     third = [1 / 3] * 3
-    batches = mixed_batches(builder, [usable_natural, usable], texts, third, settings, student, "stage_two")
+    sources = [usable_natural, usable]
+    stream = Stream.of(builder, sources, texts, third, settings, student.config.speech_token_id, "stage_two")
     reports: list[StepReport] = []
     for report in train(
         student,
         teacher_for(student),
-        batches,
+        step_batches(stream, settings.steps, num_workers=recipe.loader_workers),
         settings,
         lambda step: linear_to_zero(step, settings.steps),
         out / "checkpoints",

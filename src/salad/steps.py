@@ -25,14 +25,14 @@ from salad.assets import resolve
 from salad.distill.teacher import teacher_for
 from salad.errors import DataError
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
-from salad.interleave.utterances import SequenceBuilder, Utterance, load_utterances
+from salad.interleave.builder import SequenceBuilder
+from salad.interleave.utterances import SpeechCorpus
 from salad.measure.arm import ArmRows, HeldOut, measure_arm, read_task
 from salad.measure.cascade import transcripts
 from salad.measure.tasks.definition import DefinitionItem, definition_items
 from salad.model.encode import encode_cuts
 from salad.model.encoder import load_encoder
 from salad.model.encoders.speech_encoder import SpeechEncoder
-from salad.model.features import FeatureStore
 from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
 from salad.randomness import generator
@@ -50,6 +50,7 @@ from salad.stage_two import cluster, probe, select, stage_two
 from salad.synthesize.pool import synthesize
 from salad.synthesize.quality import character_error_rate
 from salad.texts import wordnet
+from salad.texts.corpus import TextCorpus
 from salad.texts.text import Text, read_texts, write_texts
 
 OVERLAP_WORDS = 5  # a held-out prompt shares no run of so many words with another prompt
@@ -167,10 +168,10 @@ def speak(run: Run, progress: Progress) -> dict[str, Any]:
 
 def run_stage_one(run: Run, progress: Progress) -> dict[str, Any]:
     """Warm start on the human speech, then cross-modal distillation; the checkpoint before the decay is kept."""
-    human = [u for u in _utterances(run, "aligned") if u.id not in _held_out_human(run)]
-    store = FeatureStore(run.path("aligned"), run.recipe.model.encoder)
-    dim, hz = store.feature_dim, store.frame_hz
-    rejected = stage_one(run.recipe, human, read_texts(_texts(run, "mix")), dim, hz, run.path("stage_one"), progress)
+    human = _speech(run, "aligned").without(_held_out_human(run))
+    dim, hz = human.store.feature_dim, human.store.frame_hz
+    mix = TextCorpus(_texts(run, "mix"))
+    rejected = stage_one(run.recipe, human, mix, dim, hz, run.path("stage_one"), progress)
     seconds = sum(u.words[-1].end_s for u in human)
     return {"human_s": seconds, "rejected": _reasons("Stage I sequences", rejected)}
 
@@ -180,7 +181,7 @@ def run_probe(run: Run, progress: Progress) -> dict[str, Any]:
     progress(0, 1, "hearing the probes")
     probes, rejected = probe(
         run.path("stage_one", "model"),
-        _utterances(run, "spoken/probe"),
+        _speech(run, "spoken/probe"),
         read_json(run.path("clusters", "probe_clusters.json")),
         read_json(run.path("spoken", "probe", "cer.json")),
         run.recipe,
@@ -218,9 +219,9 @@ def stage_two_step(arm: str) -> Any:
     """The work of Stage II for one arm."""
 
     def work(run: Run, progress: Progress) -> dict[str, Any]:
-        human = [u for u in _utterances(run, "aligned") if u.id not in _held_out_human(run)]
-        selected = _utterances(run, f"spoken/{arm}")
-        mix = read_texts(_texts(run, "mix"))
+        human = _speech(run, "aligned").without(_held_out_human(run))
+        selected = _speech(run, f"spoken/{arm}")
+        mix = TextCorpus(_texts(run, "mix"))
         rejected = stage_two(run.recipe, run.path("stage_one"), human, selected, mix, run.path(arm), progress)
         return {"rejected": _reasons(f"{arm} sequences", rejected)}
 
@@ -254,7 +255,7 @@ def measure_step(*arms: str) -> Any:
                 teacher_for(student),
                 builder,
                 held_out,
-                run.recipe.measure.batch_documents,
+                run.recipe.measure,
                 run.recipe.seed,
                 tell,
             )
@@ -361,8 +362,8 @@ def _texts(run: Run, name: str) -> Path:
     return run.path("texts", f"{name}.jsonl")
 
 
-def _utterances(run: Run, where: str) -> list[Utterance]:
-    return load_utterances(run.path(where), run.recipe.model.encoder)
+def _speech(run: Run, where: str) -> SpeechCorpus:
+    return SpeechCorpus(run.path(where), run.recipe.model.encoder)
 
 
 def _held_out_human(run: Run) -> set[str]:
@@ -371,8 +372,8 @@ def _held_out_human(run: Run) -> set[str]:
 
 def _held_out(run: Run, builder: SequenceBuilder) -> tuple[HeldOut, list[dict[str, Any]]]:
     """What every arm is measured on, the same for all, and what the policy can't use of it."""
-    broad, bad_broad = builder.usable(_utterances(run, "spoken/heldout"))
-    human, bad_human = builder.usable(u for u in _utterances(run, "aligned") if u.id in _held_out_human(run))
+    broad, bad_broad = builder.usable(_speech(run, "spoken/heldout"))
+    human, bad_human = builder.usable(_speech(run, "aligned").only(_held_out_human(run)))
     spoken = {utterance.id for utterance in broad}
     texts = [text for text in read_texts(_texts(run, "heldout")) if text.id in spoken]
     items = definition_items(texts, run.recipe.measure.task_items, run.recipe.seed)
@@ -443,7 +444,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "probe",
         "Stage II: in which clusters does the Stage I model mishear?",
-        ("stage_two.max_cer", "measure.batch_documents"),
+        ("stage_two.max_cer", "measure.batch_positions"),
         ("stage_one",),
         ("probe.json",),
         10,

@@ -12,7 +12,8 @@ from salad.assets import resolve
 from salad.distill.teacher import teacher_for
 from salad.errors import CheckpointError, DataError, RecipeError
 from salad.files import read_json, read_jsonl
-from salad.interleave.utterances import SequenceBuilder, feature_lookup, load_utterances
+from salad.interleave.builder import SequenceBuilder
+from salad.interleave.utterances import SpeechCorpus, feature_lookup
 from salad.measure.cascade import transcripts
 from salad.measure.misalignment import forgetting_by_item, hearing, hears, misalignment_by_item, per_token
 from salad.model.llm import document_mark, load_tokenizer
@@ -68,7 +69,7 @@ def measure_folder(
     student = SpeechLM.from_pretrained(model)
     teacher = teacher_for(student)
     builder = SequenceBuilder.of(student, load_tokenizer(student.config.llm), settings, seed)
-    usable, rejected = builder.usable(load_utterances(speech, student.config.encoder))
+    usable, rejected = builder.usable(SpeechCorpus(speech, student.config.encoder))
     usable = usable[:limit]
     if len(usable) < 2:
         raise DataError(f"{speech}: {len(usable)} utterances can be measured under {settings.policy}; 2 are needed.")
@@ -114,8 +115,7 @@ def probe_folder(
     recipe = parse_recipe(tree, str(model))
     heard = transcripts(cuts, Recognizer(resolve(recipe.asr), threads))
     cers = {cut.id: character_error_rate(text_of(cut), heard[cut.id]) for cut in cuts}
-    utterances = load_utterances(speech, recipe.model.encoder)
-    entries, _ = probe_model(model, utterances, cluster_of, cers, recipe)
+    entries, _ = probe_model(model, SpeechCorpus(speech, recipe.model.encoder), cluster_of, cers, recipe)
     return [entry.as_json() | {"name": names[entry.cluster]} for entry in entries]
 
 

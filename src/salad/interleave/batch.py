@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from salad.errors import AlignmentError
 from salad.interleave.sequence import SPEECH, MixedSequence, SpeechSpan
+from salad.model.features import Frames
 from salad.model.processor import pad_features
 
-Features = Callable[[str], np.ndarray]  # utterance id -> encoder frames [F, E]
+Features = Callable[[str], Frames]  # utterance id -> encoder frames [F, E]
 
 
 @dataclass(frozen=True)

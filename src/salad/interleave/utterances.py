@@ -1,32 +1,43 @@
-"""Aligned utterances with cached features: what sequences are built from."""
+"""Utterances: timed words and frozen-encoder frames, in memory or read from a prepared folder when they are asked for.
+
+    corpus = SpeechCorpus(folder, "whisper-tiny.en").without(held_out)
+    corpus[7].features_FE[:100]      # reads these 100 frames
+
+A corpus of any size takes the memory of an array of row numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from numpy.typing import NDArray
 
-from salad.errors import AlignmentError, DataError
-from salad.interleave.sequence import MixedSequence, mixed_sequence, num_positions, text_sequence
-from salad.model.features import FeatureStore
-from salad.model.llm import document_mark
-from salad.model.speech_lm import SpeechLM
-from salad.randomness import generator
-from salad.recipe import SequenceSettings
-from salad.speech.prepared import Rejected, TimedWord, aligned, read_cuts, words_of
+from salad.errors import AlignmentError
+from salad.model.features import FeatureStore, Frames
+from salad.speech.index import IndexedCuts
+from salad.speech.prepared import Rejected, TimedWord
+
+
+def _nothing(num_words: int) -> str:  # noqa: ARG001  # the text that follows where there is none
+    return ""
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A spoken text: its timed words and its frozen-encoder frames [F, E], as they are kept."""
+    """A spoken text: its timed words and its frozen-encoder frames [F, E].
+
+    `continuation(n)` is the first n words of the text that follows it in its document; "" where nothing does.
+    """
 
     id: str
     words: tuple[TimedWord, ...]
-    features_FE: np.ndarray
+    features_FE: Frames
+    continuation: Callable[[int], str] = _nothing
 
     @property
     def text(self) -> str:
@@ -34,87 +45,72 @@ class Utterance:
         return " ".join(word.text for word in self.words)
 
 
-def load_utterances(folder: Path, encoder_name: str) -> list[Utterance]:
-    """The aligned utterances of a prepared and encoded folder, without those that could not be encoded."""
-    store = FeatureStore(folder, encoder_name)
-    rejected = {row.id for row in store.rejected()}
-    utterances: list[Utterance] = []
-    for cut in aligned(read_cuts(folder)):
-        if cut.id not in rejected:
-            store.check(cut)
-            utterances.append(Utterance(cut.id, tuple(words_of(cut)), store.load(cut.id)))
-    return utterances
+class SpeechCorpus(Sequence[Utterance]):
+    """The aligned utterances of a folder, or some of them, by number. Picklable; a worker opens its own files."""
 
+    def __init__(self, folder: Path, encoder_name: str) -> None:
+        """All aligned utterances of a prepared and encoded folder, in its order.
 
-@dataclass(frozen=True)
-class SequenceBuilder:
-    """Turns utterances into mixed sequences under one policy; knows the tokenizer and the frame rate.
-
-    `position_hz` is LLM positions per second, `frames_per_position` encoder frames per LLM position.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    mark: int
-    settings: SequenceSettings
-    position_hz: float
-    frames_per_position: int
-    seed: int
-
-    @classmethod
-    def of(cls, model: SpeechLM, tokenizer: PreTrainedTokenizerBase, settings: SequenceSettings, seed: int) -> Self:
-        """The builder for a model's frame rate; `tokenizer` is the LLM's own, without the speech mark."""
-        return cls(
-            tokenizer,
-            document_mark(tokenizer),
-            settings,
-            model.config.position_hz,
-            int(model.config.adapter["frames_per_position"]),
-            seed,
-        )
-
-    def text(self, item: str, text: str) -> MixedSequence:
-        """A text as a sequence without speech, cut at `max_positions`."""
-        return text_sequence(item, text, self.tokenizer, self.mark, self.settings.max_positions)
-
-    def mixed(self, utterance: Utterance, epoch: int = 0) -> MixedSequence:
-        """The sequence of an utterance in an epoch; policies that draw spans draw anew each epoch.
-
-        A later epoch whose spans can't be used (nothing but speech, a span without frames) takes those of epoch 0,
-        which `usable` has tried, so training never stops over an unlucky draw.
+        Raises:
+            MissingFileError: it was not prepared, or not encoded.
+            AlignmentError: none of its cuts has word timings, or some are of another text.
+            DataError: its cuts are not what they should be; see `IndexedCuts`.
         """
-        try:
-            return self._drawn(utterance, epoch)
-        except (DataError, AlignmentError):
-            if epoch == 0:
-                raise
-            return self._drawn(utterance, 0)
+        self.cuts = IndexedCuts(folder)
+        self.store = FeatureStore(folder, encoder_name)
+        aligned = self.cuts.num_words > 0
+        if len(self.cuts) and not aligned.any():
+            raise AlignmentError(f"no cut of {folder} has word timings; run 'salad align' on it first.")
+        unencoded = [self.cuts.row(row.id) for row in self.store.rejected()]
+        aligned[[row for row in unencoded if row is not None]] = False
+        self.rows: NDArray[np.int64] = np.flatnonzero(aligned)
 
-    def _drawn(self, utterance: Utterance, epoch: int) -> MixedSequence:
-        return mixed_sequence(
-            utterance.id,
-            utterance.words,
-            num_positions(len(utterance.features_FE), self.frames_per_position),
-            self.position_hz,
-            self.tokenizer,
-            self.mark,
-            self.settings,
-            generator(self.seed, "spans", utterance.id, epoch),
-        )
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    def usable(self, utterances: Iterable[Utterance]) -> tuple[list[Utterance], list[Rejected]]:
-        """Split utterances into those the policy can use and those it can't, with reasons."""
-        taken: list[Utterance] = []
-        rejected: list[Rejected] = []
-        for utterance in utterances:
-            try:
-                self.mixed(utterance)
-                taken.append(utterance)
-            except (DataError, AlignmentError) as error:
-                rejected.append(Rejected(utterance.id, str(error), self.settings.policy))
-        return taken, rejected
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Utterance | Self:
+        """An utterance, or the corpus of some."""
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        row = int(self.rows[index])
+        record = self.cuts[row]
+        frames = self.store.frames(record.id, int(self.cuts.sounds[row]))
+        return Utterance(record.id, record.words, frames, partial(self.cuts.continuation, row))
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Self:
+        """The corpus of these utterances, numbered as in this one, in the order given."""
+        taken = object.__new__(type(self))
+        taken.cuts, taken.store, taken.rows = self.cuts, self.store, self.rows[np.asarray(indices, np.int64)]
+        return taken
+
+    def left_out(self) -> Iterator[Rejected]:
+        """The cuts of the folder that are no utterances: not aligned, or not encoded."""
+        for row in np.flatnonzero(self.cuts.num_words == 0):
+            yield Rejected(self.cuts[int(row)].id, "not aligned: the cut has no word timings", str(self.cuts.folder))
+        yield from self.store.rejected()
+
+    def without(self, ids: Iterable[str]) -> Self:
+        """The corpus without the utterances of these ids.
+
+        Raises:
+            DataError: the folder has no cut of one of these ids.
+        """
+        return self.take(np.flatnonzero(~np.isin(self.rows, self.cuts.rows_of(ids))))
+
+    def only(self, ids: Iterable[str]) -> Self:
+        """The corpus of the utterances of these ids, in the folder's order.
+
+        Raises:
+            DataError: the folder has no cut of one of these ids.
+        """
+        return self.take(np.flatnonzero(np.isin(self.rows, self.cuts.rows_of(ids))))
 
 
-def feature_lookup(*groups: Sequence[Utterance]) -> Callable[[str], np.ndarray]:
+def feature_lookup(*groups: Iterable[Utterance]) -> Callable[[str], Frames]:
     """utterance id -> frames, over several groups of utterances."""
     table = {utterance.id: utterance.features_FE for group in groups for utterance in group}
     return table.__getitem__

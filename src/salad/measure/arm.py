@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from salad.distill.teacher import Teacher
-from salad.interleave.utterances import SequenceBuilder, Utterance, feature_lookup
+from salad.interleave.builder import SequenceBuilder
+from salad.interleave.utterances import Utterance, feature_lookup
 from salad.measure.divergence_by_item import ItemDivergence
 from salad.measure.misalignment import (
     HeardAndSwapped,
@@ -92,7 +95,7 @@ def measure_arm(
     definitions = [item.definition for item in held_out.items]
     task_text = read_task(student, builder, held_out.items, definitions, settings.batch_documents)
     on_progress(4, 5, "the task, heard")
-    prompts = [speech_prompt(features(item.id), builder.tokenizer, builder.mark) for item in held_out.items]
+    prompts = [speech_prompt(np.asarray(features(item.id)), builder.tokenizer, builder.mark) for item in held_out.items]
     task_speech = answer_task(student, builder, held_out.items, prompts, settings.batch_documents)
     on_progress(5, 5, "done")
     return ArmRows(forgetting, pairs[0], pairs[1], task_text, task_speech)

@@ -10,13 +10,13 @@ policy, corpus and voice, so whoever prints it prints those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from salad.distill.teacher import Teacher
-from salad.interleave.batch import Batch, collate, swap_speech
+from salad.interleave.batch import Batch, Features, collate, swap_speech
 from salad.interleave.packing import pack
 from salad.interleave.sequence import MixedSequence
 from salad.measure.divergence_by_item import (
@@ -30,8 +30,6 @@ from salad.measure.divergence_by_item import (
 from salad.measure.statistics import Estimate, ratio_of_sums
 from salad.model.speech_lm import SpeechLM
 from salad.randomness import derangement, generator
-
-Features = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)

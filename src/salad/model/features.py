@@ -30,10 +30,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from lhotse import MonoCut
@@ -49,6 +51,47 @@ Stored = NDArray[np.float16] | NDArray[np.float32]
 """[num_frames, feature_dim], as they are kept; float32 where codes are."""
 
 _OPEN_SHARDS = 64
+
+
+class Frames(Protocol):
+    """Encoder frames [F, E]: an array, or what reads one when it is sliced."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(F, E)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, frames: slice, /) -> NDArray[Any]: ...
+
+    def __array__(self) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrames:
+    """The frames [F, E] of an utterance in a feature store; a slice reads what it holds and no more.
+
+    Their number is given only if they are of the sound that the cut has now; else there is a CheckpointError.
+    """
+
+    store: FeatureStore
+    id: str
+    sound: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(F, E)."""
+        return len(self), self.store.feature_dim
+
+    def __len__(self) -> int:
+        self.store.check_sound(self.id, self.sound)
+        return self.store.num_frames(self.id)
+
+    def __getitem__(self, frames: slice) -> NDArray[Any]:
+        return self.store.load(self.id, frames.start or 0, frames.stop)[:: frames.step]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.store.load(self.id), dtype)
 
 
 class IndexRow(IntEnum):
@@ -129,6 +172,10 @@ class FeatureStore:
         if self._codebooks_QCE is not None:
             return features_of_codes(stored, self._codebooks_QCE)
         return stored
+
+    def frames(self, cut_id: str, sound: int) -> StoredFrames:
+        """The features of a cut whose `sound_hash` is `sound`, to be read when they are sliced."""
+        return StoredFrames(self, cut_id, sound)
 
     def check(self, cut: MonoCut) -> None:
         """Make sure that the features kept for `cut` are those of its audio.

@@ -22,6 +22,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from salad.errors import DataError
+from salad.model.features import Frames
 from salad.model.processor import pad_features
 from salad.model.speech_lm import SpeechLM
 from salad.randomness import generator
@@ -29,7 +30,7 @@ from salad.recipe import WarmStartSettings
 from salad.speech.prepared import TimedWord
 
 PIECE_POSITIONS = 32  # 2.6 s at 12.5 Hz
-Clip = tuple[Sequence[TimedWord], np.ndarray]  # timed words, encoder frames [F, E]
+Clip = tuple[Sequence[TimedWord], Frames]  # timed words, encoder frames [F, E]
 
 
 @dataclass(frozen=True)
@@ -113,22 +114,25 @@ def _batches(
     seed: int,
     purpose: str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of (features [S, F, E], targets [S, P]) from clips cut into pieces of one length."""
+    """Endless batches of (features [S, F, E], targets [S, P]) from clips cut into pieces of one length.
+
+    Frames are read when their piece comes up.
+    """
     per_position = int(model.config.adapter["frames_per_position"])
-    pieces: list[tuple[np.ndarray, np.ndarray]] = []
+    pieces: list[tuple[Frames, int, np.ndarray]] = []
     for words, features in clips:
         targets = frame_targets(words, -(-len(features) // per_position), model.config.position_hz, vocabulary)
         for begin in range(0, len(targets), PIECE_POSITIONS):
-            end = begin + PIECE_POSITIONS
-            pieces.append((features[begin * per_position : end * per_position], targets[begin:end]))
-    pieces = [piece for piece in pieces if (piece[1] >= 0).any()]
+            pieces.append((features, begin * per_position, targets[begin : begin + PIECE_POSITIONS]))
+    pieces = [piece for piece in pieces if (piece[2] >= 0).any()]
     size = min(len(pieces), max(1, settings.batch_positions // PIECE_POSITIONS))
     for epoch in itertools.count():
         order = generator(seed, "warm_start", purpose, epoch).permutation(len(pieces))
         for begin in range(0, len(order) - size + 1, size):
             chosen = [pieces[i] for i in order[begin : begin + size]]
-            features_SFE, _ = pad_features([features for features, _ in chosen])
+            num_frames = PIECE_POSITIONS * per_position
+            features_SFE, _ = pad_features([features[first : first + num_frames] for features, first, _ in chosen])
             targets_SP = np.full((size, -(-features_SFE.shape[1] // per_position)), -1, np.int64)
-            for row, (_, targets) in enumerate(chosen):
+            for row, (_, _, targets) in enumerate(chosen):
                 targets_SP[row, : len(targets)] = targets
             yield features_SFE, torch.from_numpy(targets_SP)

@@ -124,6 +124,12 @@ class IndexedCuts(Sequence[CutRecord]):
             raise DataError(f"{self.folder} has no cut {missing[0]!r} ({len(missing)} of the ids asked for).")
         return np.array([row for _, row in rows], np.int64)
 
+    def hashes(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """`id_hash` of the cuts with these numbers."""
+        of_row = np.empty(len(self), np.uint64)
+        of_row[self._rows] = self._hashes
+        return of_row[rows]
+
     def continuation(self, row: int, num_words: int) -> str:
         """The first `num_words` words after the cut in its document, from the cuts that follow it; "" at its end."""
         document = self._read(row)[2]

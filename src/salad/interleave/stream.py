@@ -1,0 +1,182 @@
+"""The training stream: step -> the batches that a rank reads in it, at once for any step.
+
+Step s takes positions s*N up to (s+1)*N of the mix, makes each item's sequence, packs them all into windows, whose
+number is a multiple of the ranks, and collates the windows of one rank. So a step is a pure function of (seed, s): the
+items are the same in the same order on any number of ranks and workers, every rank has as many windows as the others
+and one at least, and resuming at any step costs nothing.
+
+Every rank makes the sequences of all, because where a step is cut into windows follows from their lengths. Features are
+read for its own windows alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Self
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from salad.errors import DataError, SaladError
+from salad.interleave.batch import Batch, collate
+from salad.interleave.builder import SequenceBuilder
+from salad.interleave.mix import Mix
+from salad.interleave.packing import pack
+from salad.interleave.sequence import MixedSequence
+from salad.interleave.utterances import SpeechCorpus, Utterance, feature_lookup
+from salad.recipe import StageSettings
+from salad.speech.identity import id_hash
+from salad.texts.text import Text
+
+STEPS_AHEAD = 2  # that each worker makes before they are asked for
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Sources of speech and one of text, how they are mixed, and how a step is cut into batches. Picklable."""
+
+    builder: SequenceBuilder
+    speech: tuple[Sequence[Utterance], ...]
+    texts: Sequence[Text]
+    mix: Mix
+    batch_sequences: int
+    batch_positions: int
+    speech_token_id: int
+
+    @classmethod
+    def of(
+        cls,
+        builder: SequenceBuilder,
+        speech: Sequence[Sequence[Utterance]],
+        texts: Sequence[Text],
+        weights: Sequence[float],
+        settings: StageSettings,
+        speech_token_id: int,
+        purpose: str,
+    ) -> Self:
+        """The stream of a stage; `weights` are those of the sources of speech and then of the texts.
+
+        Raises:
+            RecipeError: a source with weight is empty; see `Mix`.
+            DataError: two sources of speech hold the same utterance id.
+        """
+        _refuse_shared_ids(speech)
+        mix = Mix([*map(len, speech), len(texts)], weights, builder.seed, purpose)
+        return cls(
+            builder,
+            tuple(speech),
+            texts,
+            mix,
+            settings.batch_sequences,
+            settings.micro_batch_positions,
+            speech_token_id,
+        )
+
+    def batches(self, step: int, rank: int = 0, world: int = 1) -> list[Batch]:
+        """The batches of `step` (from 0) that rank `rank` of `world` reads.
+
+        Raises:
+            DataError: the step has too few sequences for so many ranks, or a text's line was changed.
+            CheckpointError: features can't be read, or are of other audio.
+        """
+        first = step * self.batch_sequences
+        drawn = [self._drawn(position) for position in range(first, first + self.batch_sequences)]
+        sequences = [sequence for sequence, _ in drawn]
+        features = feature_lookup([utterance for _, utterance in drawn if utterance is not None])
+        windows = pack([len(s.student_ids) for s in sequences], self.batch_positions, multiple_of=world)
+        return [
+            collate([sequences[i] for i in window], features, self.builder.frames_per_position, self.speech_token_id)
+            for window in windows[rank::world]
+        ]
+
+    def _drawn(self, position: int) -> tuple[MixedSequence, Utterance | None]:
+        """The sequence at a position of the mix, and the utterance it is of."""
+        draw = self.mix.draw(position)
+        if draw.source == len(self.speech):
+            text = self.texts[draw.index]
+            return self.builder.text(text.id, text.text), None
+        utterance = self.speech[draw.source][draw.index]
+        return self.builder.mixed(utterance, draw.epoch), utterance
+
+
+def _refuse_shared_ids(speech: Sequence[Sequence[Utterance]]) -> None:
+    hashes = [
+        group.cuts.hashes(group.rows)
+        if isinstance(group, SpeechCorpus)
+        else np.array([id_hash(utterance.id) for utterance in group], np.uint64)
+        for group in speech
+    ]
+    for (first, one), (second, other) in combinations(enumerate(hashes), 2):
+        found = np.flatnonzero(np.isin(one, other))
+        if len(found):
+            raise DataError(
+                f"{len(found)} utterances stand in two sources of the mix ({first + 1} and {second + 1}), the first is "
+                f"{speech[first][int(found[0])].id!r}; ids must be unique within a run."
+            )
+
+
+@dataclass(frozen=True)
+class _Steps(Dataset["list[Batch] | SaladError"]):
+    """The steps of a rank as a map-style dataset. What the user can mend travels as a value: torch would wrap it."""
+
+    stream: Stream
+    rank: int
+    world: int
+
+    def __getitem__(self, step: int) -> list[Batch] | SaladError:
+        try:
+            return self.stream.batches(step, self.rank, self.world)
+        except SaladError as error:
+            return error
+
+
+def _as_it_is(batches: list[Batch] | SaladError) -> list[Batch] | SaladError:
+    return batches
+
+
+def loader(
+    stream: Stream, first_step: int, last_step: int, rank: int = 0, world: int = 1, num_workers: int = 0
+) -> Iterator[list[Batch]]:
+    """The batches of steps `first_step` up to but not including `last_step`, in order.
+
+    With workers, as many processes make steps before they are asked for; they end with this generator, whichever way it
+    ends.
+
+    Raises:
+        SaladError: what `Stream.batches` raises, as it stands, from whichever process.
+    """
+    made = iter(
+        DataLoader(
+            _Steps(stream, rank, world),
+            batch_size=None,
+            sampler=range(first_step, last_step),
+            num_workers=num_workers,
+            collate_fn=_as_it_is,
+            prefetch_factor=STEPS_AHEAD if num_workers else None,
+        )
+    )
+    try:
+        for batches in made:
+            if isinstance(batches, SaladError):
+                raise batches
+            yield batches
+    finally:
+        del made  # ends the workers
+
+
+def step_batches(
+    stream: Stream, last_step: int, rank: int = 0, world: int = 1, num_workers: int = 0
+) -> Callable[[int], list[Batch]]:
+    """step -> its batches, for a training loop: asked for in order they are made ahead, any other step begins anew."""
+    following: dict[int, Iterator[list[Batch]]] = {}
+
+    def batches(step: int) -> list[Batch]:
+        steps = following.pop(step, None) or loader(stream, step, last_step, rank, world, num_workers)
+        following.clear()
+        made = next(steps)
+        following[step + 1] = steps
+        return made
+
+    return batches
