@@ -12,11 +12,12 @@
 
 A variant is a picklable callable (a function at the top of the script, or functools.partial of one). The script that
 calls `run_variants` does so under `if __name__ == "__main__":`, because each process imports it anew. Peak memory is
-VmHWM of the variant's process: the libraries and the set-up are in it.
+VmHWM of the variant's process while its rounds run: libraries, data and model are in it, what loading took is not.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -36,9 +37,10 @@ Variant = Callable[[], Round]
 
 @dataclass(frozen=True)
 class Result:
-    """What one variant measured: `rounds` hold `seconds` and its own numbers; memory in MiB.
+    """What one variant measured: `rounds` hold `seconds`, `cpu_s` and its own numbers; memory in MiB.
 
-    `base_mib` is the peak before the first round: libraries, data and model alone.
+    `cpu_s` is the process's own time on all cores (without its children's): beside a busy neighbour it says more.
+    `base_mib` is what stands in memory before the first round: libraries, data and model alone.
     """
 
     rounds: tuple[Mapping[str, float], ...]
@@ -75,7 +77,7 @@ def run_variants(
             process.start()
             theirs.close()
             workers[name] = process, ours
-            base[name] = _answer(name, *workers[name], timeout_s)["peak_mib"]  # one set-up after the other
+            base[name] = _answer(name, *workers[name], timeout_s)["peak_mib"]  # one set-up after another
         measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in variants}
         peak: dict[str, float] = {}
         for index in range(-1, rounds):
@@ -135,13 +137,15 @@ def _serve(variant: Variant, connection: Connection) -> None:
     """The child's whole life: set up, then a round for every index that comes."""
     try:
         one_round = variant()
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
         connection.send({"peak_mib": _peak_mib()})
         while True:
             index = connection.recv()
-            started = time.perf_counter()
+            started, started_cpu = time.perf_counter(), time.process_time()
             numbers = one_round(index)
-            seconds = time.perf_counter() - started
-            connection.send({"seconds": seconds, **(numbers or {}), "peak_mib": _peak_mib()})
+            taken = {"seconds": time.perf_counter() - started, "cpu_s": time.process_time() - started_cpu}
+            connection.send({**taken, **(numbers or {}), "peak_mib": _peak_mib()})
     except EOFError:  # the parent is done
         return
     except BaseException:  # noqa: BLE001  # whatever it was, the parent says it with the variant's name
