@@ -100,11 +100,13 @@ def test_an_id_that_stands_twice_is_refused(tmp_path):
 
 def test_the_continuation_comes_from_the_same_document(tmp_path):
     index = IndexedCuts(chapters(tmp_path))
-    assert index.continuation(0, 100) == "four five six"
-    assert index.continuation(0, 2) == "four five"
-    assert index.continuation(0, 3) == "four five six"
-    assert index.continuation(1, 100) == "six"
-    assert [index.continuation(row, 100) for row in (2, 3, 4, 5)] == [""] * 4
+    assert index.continuation(0, (), 100) == "four five six"
+    assert index.continuation(0, (), 2) == "four five"
+    assert index.continuation(0, (), 3) == "four five six"
+    assert index.continuation(0, {2}, 3) == "four five"
+    assert index.continuation(0, {1}, 3) == ""
+    assert index.continuation(1, {0}, 100) == "six"
+    assert [index.continuation(row, (), 100) for row in (2, 3, 4, 5)] == [""] * 4
 
 
 def test_the_index_follows_the_cuts(tmp_path):

@@ -130,6 +130,7 @@ class SequenceBuilder:
         parts = [
             USABLE_VERSION,
             hashlib.sha256(speech.rows.tobytes()).hexdigest(),
+            sorted(speech.hidden),
             [speech.store.encoder_name, features.st_size, features.st_mtime_ns],
             hashlib.sha256(backend.to_str().encode()).hexdigest(),
             self.settings.model_dump(mode="json"),

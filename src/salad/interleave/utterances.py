@@ -64,6 +64,7 @@ class SpeechCorpus(Sequence[Utterance]):
         unencoded = [self.cuts.row(row.id) for row in self.store.rejected()]
         aligned[[row for row in unencoded if row is not None]] = False
         self.rows: NDArray[np.int64] = np.flatnonzero(aligned)
+        self.hidden: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,12 +80,12 @@ class SpeechCorpus(Sequence[Utterance]):
         row = int(self.rows[index])
         record = self.cuts[row]
         frames = self.store.frames(record.id, int(self.cuts.sounds[row]))
-        return Utterance(record.id, record.words, frames, partial(self.cuts.continuation, row))
+        return Utterance(record.id, record.words, frames, partial(self.cuts.continuation, row, self.hidden))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Self:
         """The corpus of these utterances, numbered as in this one, in the order given."""
         taken = object.__new__(type(self))
-        taken.cuts, taken.store, taken.rows = self.cuts, self.store, self.rows[np.asarray(indices, np.int64)]
+        taken.__dict__ |= self.__dict__ | {"rows": self.rows[np.asarray(indices, np.int64)]}
         return taken
 
     def left_out(self) -> Iterator[Rejected]:
@@ -94,12 +95,15 @@ class SpeechCorpus(Sequence[Utterance]):
         yield from self.store.rejected()
 
     def without(self, ids: Iterable[str]) -> Self:
-        """The corpus without the utterances of these ids.
+        """The corpus without the utterances of these ids, and with no continuation that is read from them.
 
         Raises:
             DataError: the folder has no cut of one of these ids.
         """
-        return self.take(np.flatnonzero(~np.isin(self.rows, self.cuts.rows_of(ids))))
+        rows = self.cuts.rows_of(ids)
+        left = self.take(np.flatnonzero(~np.isin(self.rows, rows)))
+        left.hidden = self.hidden | frozenset(rows.tolist())
+        return left
 
     def only(self, ids: Iterable[str]) -> Self:
         """The corpus of the utterances of these ids, in the folder's order.

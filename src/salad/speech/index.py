@@ -20,7 +20,7 @@ import json
 import os
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -130,11 +130,14 @@ class IndexedCuts(Sequence[CutRecord]):
         of_row[self._rows] = self._hashes
         return of_row[rows]
 
-    def continuation(self, row: int, num_words: int) -> str:
-        """The first `num_words` words after the cut in its document, from the cuts that follow it; "" at its end."""
+    def continuation(self, row: int, hidden: Container[int], num_words: int) -> str:
+        """The first `num_words` words after the cut in its document, from the cuts that follow it; "" at its end.
+
+        They end before a cut whose number is in `hidden`.
+        """
         document = self._read(row)[2]
         words: list[str] = []
-        while document is not None and len(words) < num_words and (row := row + 1) < len(self):
+        while document is not None and len(words) < num_words and (row := row + 1) < len(self) and row not in hidden:
             following = self._read(row)
             if following[2] != document:
                 break
