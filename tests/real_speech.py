@@ -10,7 +10,9 @@ from typing import Any
 
 import soundfile
 import soxr
+from typer.testing import CliRunner
 
+from salad.cli import app
 from salad.speech.candidate import Candidate
 from salad.speech.prepared import Rejected
 
@@ -58,3 +60,12 @@ def split(items: Any) -> tuple[dict[str, Candidate], dict[str, Rejected]]:
     rejected = {item.id: item for item in listed if isinstance(item, Rejected)}
     assert len(taken) + len(rejected) == len(listed)
     return taken, rejected
+
+
+def prepared(*arguments: str | Path) -> dict[str, Any]:
+    """What `salad prepare … --json` prints; the error that it ends in is raised."""
+    command = ["prepare", *(str(argument) for argument in arguments), "--json", "--jobs", "1"]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from real_speech import Spoken, split, spoken
+from real_speech import Spoken, prepared, split, spoken
 from salad.errors import MissingFileError, RecipeError
 from salad.speech.corpora import emilia
 from salad.speech.intake import prepare_corpus
@@ -196,3 +196,15 @@ def test_emilia_becomes_a_prepared_folder(items: dict[str, bytes], shared_data: 
     assert cuts[0].recording is not None
     assert cuts[0].recording.sources[0].source == str(out / "audio" / "EN-B000000" / "EN_B00000_S00000_W000000.mp3")
     assert read_info(out)["source"] == emilia.SOURCE
+
+
+def test_the_command_wants_the_licence_accepted(items: dict[str, bytes], tmp_path: Path) -> None:
+    write_tar(tmp_path / "EN" / "EN-B000000.tar", items)
+    arguments = (tmp_path, "--language", "en", "--out", tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"CC BY-NC 4\.0.*--accept-licence"):
+        prepared("emilia", *arguments)
+    assert not (tmp_path / "out").exists()
+    assert prepared("emilia", *arguments, "--accept-licence")["num_utterances"] == 3
+    assert read_info(tmp_path / "out")["licence_accepted"] is True
+    with pytest.raises(RecipeError, match="not of Emilia-YODAS"):
+        prepared("emilia-yodas", tmp_path, "--out", tmp_path / "yodas")

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from loopback_hub import COMMIT, serve
-from real_speech import Spoken, split, spoken
+from real_speech import Spoken, prepared, split, spoken
 from salad.errors import AssetError, DataError, RecipeError
 from salad.speech.candidate import Candidate
 from salad.speech.corpora import hub
 from salad.speech.corpora.hub import HubDataset, candidates, is_non_commercial, licence_of
 from salad.speech.intake import prepare_corpus
-from salad.speech.prepared import read_cuts, text_of
+from salad.speech.prepared import read_cuts, read_info, text_of
 
 
 @pytest.fixture
@@ -138,6 +138,17 @@ def test_a_dataset_becomes_a_prepared_folder(tmp_path: Path, digits: list[Spoken
         assert cut.duration == pytest.approx(utterance.duration_s, abs=0.1)
         assert (text_of(cut), cut.supervisions[0].speaker) == (utterance.text, utterance.speaker)
         assert cut.custom["source"] == str(tmp_path / "digits")
+
+
+def test_the_command_prepares_a_dataset(tmp_path: Path, digits: list[Spoken]) -> None:
+    write_parquet(tmp_path / "digits", digits, 3)
+    (tmp_path / "digits" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    arguments = ("hub", "--name", tmp_path / "digits", "--limit", "4", "--out", tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"cc-by-nc-4\.0.*--accept-licence"):
+        prepared(*arguments)
+    told = prepared(*arguments, "--accept-licence")
+    assert (told["num_utterances"], told["licence"]) == (4, "cc-by-nc-4.0")
+    assert read_info(tmp_path / "out")["licence_accepted"] is True
 
 
 def test_what_a_dataset_lacks_is_said(tmp_path: Path, digits: list[Spoken]) -> None:

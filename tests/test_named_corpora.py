@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from real_speech import Spoken, split, spoken
+from real_speech import Spoken, prepared, split, spoken
 from salad.errors import DataError, MissingFileError
 from salad.speech.audio import load_audio, load_cut
 from salad.speech.corpora import common_voice, libriheavy, librispeech
@@ -335,3 +335,26 @@ def test_common_voice_becomes_a_prepared_folder(voices: Path, tmp_path: Path) ->
     assert (summary.num_cuts, summary.num_speakers, summary.licence) == (3, 3, "CC0 1.0")
     assert dict(summary.reasons) == {"missing file": 1}
     assert read_cuts(tmp_path / "out")[0].custom["age"] == "twenties"
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prepares_librispeech(libri: Path, tmp_path: Path) -> None:
+    told = prepared("librispeech", libri, "--split", "train-clean-5", "--out", tmp_path / "out")
+    assert (told["num_utterances"], told["num_speakers"], told["num_rejected"]) == (3, 2, 0)
+    assert told["licence"] == "CC BY 4.0"
+    with pytest.raises(MissingFileError, match="no split train-clean-100; found"):
+        prepared("librispeech", libri, "--split", "train-clean-100", "--out", tmp_path / "none")
+
+
+def test_the_command_prepares_libriheavy(heavy: Path, tmp_path: Path) -> None:
+    audio = tmp_path / "elsewhere"
+    (heavy / "download" / "librilight").rename(audio)
+    told = prepared("libriheavy", heavy, "--split", "small", "--audio-root", audio, "--out", tmp_path / "out")
+    assert (told["num_utterances"], told["num_rejected"]) == (3, 0)
+
+
+def test_the_command_prepares_common_voice(voices: Path, tmp_path: Path) -> None:
+    told = prepared("common-voice", voices.parent, "--language", "en", "--split", "train", "--out", tmp_path / "out")
+    assert (told["num_utterances"], told["num_speakers"], told["licence"]) == (3, 3, "CC0 1.0")
