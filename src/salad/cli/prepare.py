@@ -72,6 +72,7 @@ def prepare(
     name: Annotated[str | None, typer.Option("--name", help="hub: the dataset, org/name or a folder.")] = None,
     config: Annotated[str | None, typer.Option("--config", help="hub: its configuration.")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="hub: branch, tag or commit.")] = None,
+    data_files: Annotated[str | None, typer.Option("--data-files", help="hub: a pattern of its files [all].")] = None,
     text_column: Annotated[str | None, typer.Option("--text-column", help="hub [text].")] = None,
     audio_column: Annotated[str | None, typer.Option("--audio-column", help="hub [audio].")] = None,
     accept_licence: Annotated[
@@ -104,6 +105,7 @@ def prepare(
         "name": name,
         "config": config,
         "revision": revision,
+        "data-files": data_files,
         "text-column": text_column,
         "audio-column": audio_column,
     }
@@ -253,6 +255,7 @@ def _hub(request: _Request) -> Opened:
         "audio_column": request.more.get("audio-column"),
         "config": request.more.get("config"),
         "revision": request.more.get("revision"),
+        "data_files": request.more.get("data-files"),
         "split": request.more.get("split"),
         "language": request.language,
     }
@@ -274,7 +277,9 @@ _CORPORA = {
     "hub": _Corpus(
         _hub,
         needs_dir=False,
-        options=frozenset({"name", "config", "revision", "split", "text-column", "audio-column", "language"}),
+        options=frozenset(
+            {"name", "config", "revision", "split", "data-files", "text-column", "audio-column", "language"}
+        ),
     ),
 }
 

@@ -5,6 +5,10 @@ manifest is read as a stream of lines, each by itself, where Lhotse's own reader
 Lhotse would compute on the fly is not taken: mixed cuts, recordings with transforms, one channel of several, audio that
 is not in a file. A path that is not absolute is taken from the manifest's folder, or, if nothing is there, from the
 working directory, as Lhotse takes it. Memory holds the recordings where they have a manifest of their own.
+
+The times of an alignment count from the recording's start, says Lhotse, and stay so when a cut is cut out of another;
+some programs write them from the cut's or the supervision's start. They are taken from the first of these by which all
+words lie in the supervision's span; those of a folder that salad prepared, from the cut's start.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from salad.speech.candidate import Candidate
 from salad.speech.corpora.kaldi import located
 from salad.speech.corpora.lines import read_lines
 from salad.speech.prepared import Rejected
+from salad.speech.transcript import TIMING_SLACK_S
 
 
 def is_cuts(row: object) -> bool:
@@ -41,6 +46,7 @@ def is_recording(row: object) -> bool:
 
 def from_cuts(manifest: Path) -> Iterator[Candidate | Rejected]:
     """The supervisions of a manifest of cuts, in order; a cut without one is a rejection."""
+    of_prepared = (manifest.parent / "info.json").is_file() and (manifest.parent / "rejected.jsonl").is_file()
     for item in _rows(manifest):
         if isinstance(item, Rejected):
             yield item
@@ -64,7 +70,8 @@ def from_cuts(manifest: Path) -> Iterator[Candidate | Rejected]:
             own = name if len(supervisions) == 1 else str(_dict(supervision).get("id", name))
             try:
                 origin = {**(_dict(supervision).get("custom") or {}), **(cut.get("custom") or {})}
-                yield _candidate(own, place, audio, _dict(supervision), _number(cut, "start"), origin)
+                begins_s = _number(cut, "start")
+                yield _candidate(own, place, audio, _dict(supervision), begins_s, origin, of_prepared)
             except (DataError, TypeError) as error:
                 yield Rejected(own, str(error), place)
 
@@ -115,10 +122,17 @@ def _rows(manifest: Path) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
 
 
 def _candidate(
-    name: str, place: str, audio: Path, supervision: dict[str, Any], cut_start_s: float, origin: dict[str, Any]
+    name: str,
+    place: str,
+    audio: Path,
+    supervision: dict[str, Any],
+    cut_start_s: float,
+    origin: dict[str, Any],
+    of_prepared: bool = False,
 ) -> Candidate:
-    """Its times count from the cut's start, which stands at `cut_start_s` of the recording."""
+    """A supervision whose times count from the cut's start, which stands at `cut_start_s` of the recording."""
     start_s, duration_s = _number(supervision, "start"), _number(supervision, "duration")
+    references_s = (start_s,) if of_prepared else (cut_start_s + start_s, start_s, 0.0)
     speaker, language = supervision.get("speaker"), supervision.get("language")
     return Candidate(
         id=name,
@@ -132,24 +146,34 @@ def _candidate(
         licence=_optional(origin, "licence"),
         source=_optional(origin, "source"),
         document=_optional(origin, "document"),
-        words=_words(supervision, start_s),
+        words=_words(supervision, references_s, duration_s),
     )
 
 
-def _words(supervision: dict[str, Any], start_s: float) -> tuple[tuple[str, float, float], ...] | None:
-    items = (supervision.get("alignment") or {}).get("word") if isinstance(supervision.get("alignment"), dict) else None
+def _words(
+    supervision: dict[str, Any], references_s: tuple[float, ...], duration_s: float
+) -> tuple[tuple[str, float, float], ...] | None:
+    """The word alignment, from the span's start: by the first reference by which all words lie in the span."""
+    alignment = supervision.get("alignment")
+    items = alignment.get("word") if isinstance(alignment, dict) else None
     if items is None:
         return None
-    words = []
     try:
-        for item in items:
-            word, begin, length = (
-                item[:3] if isinstance(item, list) else (item[k] for k in ("symbol", "start", "duration"))
-            )
-            words.append((str(word), round(begin - start_s, 6), round(begin + length - start_s, 6)))
-    except (TypeError, ValueError, KeyError) as error:
+        words = [
+            item[:3] if isinstance(item, list) else [item[key] for key in ("symbol", "start", "duration")]
+            for item in items
+        ]
+        starts = [float(start) for _, start, _ in words]
+        ends = [float(start) + float(length) for _, start, length in words]
+    except (TypeError, ValueError, LookupError) as error:
         raise DataError(f"unreadable word timings: {str(items)[:60]} ({error})") from error
-    return tuple(words)
+    first, last = min(starts, default=0.0), max(ends, default=0.0)
+    fitting = [at for at in references_s if at - TIMING_SLACK_S <= first and last <= at + duration_s + TIMING_SLACK_S]
+    at = fitting[0] if fitting else references_s[0]
+    return tuple(
+        (str(word), max(0.0, round(start - at, 6)), round(end - at, 6))
+        for (word, _, _), start, end in zip(words, starts, ends, strict=True)
+    )
 
 
 def _audio(recording: object, folder: Path) -> Path:
