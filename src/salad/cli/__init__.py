@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from salad import __version__
-from salad.cli import prepare, runs, selection, speech, using  # noqa: F401  (each adds its verbs to the app)
+from salad.cli import look, prepare, runs, selection, speech, using  # noqa: F401  (each adds its verbs to the app)
 from salad.cli.options import app, stop
 from salad.errors import SaladError
 
