@@ -5,8 +5,9 @@
 Forward and backward of the first 8 layers of SmolLM2-135M (its shape with random weights where the asset is not there)
 over the same documents in every variant: as many as make 2,048 positions, drawn anew each round. Only real positions
 count as tokens. MFU is the model's own arithmetic (6 FLOPs a weight and token, causal attention within each document)
-over that of a matrix product of torch timed beside it. Every variant must come to the same sum over the last hidden
-states, or the benchmark fails.
+over that of a matrix product of torch timed beside it. `cpu_ratio` is the ratio of the processes' own CPU time, which a
+busy neighbour doesn't change. Every variant must come to the same sum over the last hidden states, or the benchmark
+fails.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Attention per document: a flat row of documents in which none reads another.
 
-transformers isolates packed documents only under conditions that it doesn't check, and then by a dense [T, T] mask that
-is slower than no packing (docs/footguns.md). Here every document is attended to by itself: one causal attention each on
-the CPU, one variable-length kernel for all of them on the GPU. The function is registered with transformers as
-`documents`; without document borders it is transformers' `sdpa`, so that padded batches and `generate` are unchanged.
+transformers isolates packed documents only under conditions that it doesn't check (docs/footguns.md), and then by a
+dense [T, T] mask that takes much of the gain away (benchmarks/packing.py). Here every document is attended to by itself:
+one causal attention each on the CPU, one variable-length kernel for all of them on the GPU. The function is registered
+with transformers as `documents`; without document borders it is transformers' `sdpa`, so that padded batches and
+`generate` are unchanged.
 
 Axes: T positions of the flat row, D documents, H width of the LLM.
 """
