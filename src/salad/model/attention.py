@@ -1,8 +1,8 @@
 """Attention per document: a flat row of documents in which none reads another.
 
 transformers isolates packed documents only under conditions that it doesn't check (docs/footguns.md), and then by a
-dense [T, T] mask that takes much of the gain away (benchmarks/packing.py). Here every document is attended to by itself:
-one causal attention each on the CPU, one variable-length kernel for all of them on the GPU. The function is registered
+dense [T, T] mask that takes much of the gain away (benchmarks/packing.py). Here each document is attended to by itself:
+one causal attention a document on the CPU, one variable-length kernel for all on the GPU. The function is registered
 with transformers as `documents`; without document borders it is transformers' `sdpa`, so that padded batches and
 `generate` are unchanged.
 
