@@ -1,150 +1,113 @@
-"""Corpora: Debian's prompts, and folders with good and bad items."""
+"""Corpora as they really are: human speech with manifests, and Debian's prompts; and the verb that prepares them."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from salad.assets import asset_dir
-from salad.errors import AudioError, DataError, MissingFileError
+from salad.errors import AudioError, DataError
 from salad.speech.audio import load_audio
 from salad.speech.corpora import debian_prompts, folder
-from salad.speech.prepared import read_cuts, read_info, text_of
+from salad.speech.prepared import aligned, read_cuts, read_info, text_of
 
 RATE_HZ = 16_000
-
-
-def tone(path: Path, duration_s: float) -> None:
-    time_s = np.arange(int(duration_s * RATE_HZ)) / RATE_HZ
-    soundfile.write(path, 0.1 * np.sin(2 * np.pi * 220 * time_s), RATE_HZ)
-
-
-def make_corpus(root: Path, lines: list[str | bytes | dict[str, Any]]) -> Path:
-    root.mkdir()
-    tone(root / "good.flac", 1.0)
-    tone(root / "empty.wav", 0.0)
-    (root / "noise.flac").write_bytes(b"these bytes are no audio")
-    (root / "cut.flac").write_bytes((root / "good.flac").read_bytes()[:2000])
-    soundfile.write(root / "nan.wav", np.full(1600, np.nan), RATE_HZ, subtype="FLOAT")
-    rows = [json.dumps(line) if isinstance(line, dict) else line for line in lines]
-    content = b"\n".join(row if isinstance(row, bytes) else row.encode() for row in rows)
-    (root / "manifest.jsonl").write_bytes(content)
-    return root
 
 
 def rejected_of(out: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in (out / "rejected.jsonl").read_text().split("\n") if line]
 
 
-GOOD: dict[str, Any] = {"id": "good", "audio": "good.flac", "text": " one  two\n three ", "licence": "CC0"}
-
-BAD_ITEMS: dict[str, tuple[str | bytes | dict[str, Any], str]] = {
-    "missing file": (GOOD | {"id": "b", "audio": "none.flac"}, "none.flac does not exist"),
-    "a folder": (GOOD | {"id": "b", "audio": "."}, "does not exist"),
-    "undecodable bytes": (GOOD | {"id": "b", "audio": "noise.flac"}, "noise.flac can't be decoded"),
-    "cut short": (GOOD | {"id": "b", "audio": "cut.flac"}, "cut.flac"),
-    "zero length": (GOOD | {"id": "b", "audio": "empty.wav"}, "empty.wav holds no audio"),
-    "NaN samples": (GOOD | {"id": "b", "audio": "nan.wav"}, "nan.wav holds a sample that is not a number"),
-    "empty transcript": (GOOD | {"id": "b", "text": " "}, "has no words"),
-    "marks alone": (GOOD | {"id": "b", "text": "... -"}, "has no words"),
-    "no transcript": ({"id": "b", "audio": "good.flac"}, "'text' must be a string, not None"),
-    "broken JSON": ('{"id": "b", "audio"', "not readable as JSON"),
-    "not UTF-8": (b'{"id": "\xff"}', "not readable as JSON"),
-    "half a surrogate": ('{"id": "\\ud800", "audio": "good.flac", "text": "a"}', "not readable as JSON"),
-    "endless nesting": ("[" * 100_000, "not readable as JSON"),
-    "not an object": ("[1]", "not a JSON object but list"),
-    "duplicate id": (GOOD, "the id 'good' stands in an earlier line too"),
-    "no id": ({"audio": "good.flac", "text": "a"}, "'id' must be a string"),
-    "an id that is a path": (GOOD | {"id": "../b"}, "can't name a file"),
-    "no audio": ({"id": "b", "text": "a"}, "'audio' must be a path, not None"),
-    "NUL in a path": (GOOD | {"id": "b", "audio": "a\0b"}, "'audio' must be a path"),
-    "endless path": (GOOD | {"id": "b", "audio": "a" * 5000}, "name too long"),
-    "wrong duration": (GOOD | {"id": "b", "duration": 1.6}, "says 1.60 s, the audio has 1.00 s"),
-    "duration no number": (GOOD | {"id": "b", "duration": "1"}, "'duration' must be a number"),
-    "duration NaN": (GOOD | {"id": "b", "duration": float("nan")}, "'duration' must be a number"),
-    "endless duration": (GOOD | {"id": "b", "duration": 10**400}, "'duration' must be a number"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_ITEMS)
-def test_a_bad_item_is_listed_and_the_rest_is_taken(name: str, tmp_path: Path) -> None:
-    item, reason = BAD_ITEMS[name]
-    corpus, out = make_corpus(tmp_path / "corpus", [GOOD, "", item]), tmp_path / "out"
-    folder.prepare(corpus, out)
-    assert [cut.id for cut in read_cuts(out)] == ["good"]
-    (rejected,) = rejected_of(out)
-    assert reason in rejected["reason"]
-    assert rejected["place"] == f"{corpus / 'manifest.jsonl'}:3"
-
-
-@pytest.mark.parametrize("name", ["missing file", "broken JSON", "wrong duration"])
-def test_strict_stops_at_a_bad_item(name: str, tmp_path: Path) -> None:
-    item, reason = BAD_ITEMS[name]
-    corpus, out = make_corpus(tmp_path / "corpus", [GOOD, item]), tmp_path / "out"
-    with pytest.raises(DataError, match=r"1 of 2 items can't be used; the first, at .*manifest\.jsonl:2: ") as caught:
-        folder.prepare(corpus, out, strict=True)
-    assert reason in str(caught.value)
-    with pytest.raises(MissingFileError):
-        read_cuts(out)
-    assert len(rejected_of(out)) == 1
-
-
-def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
-    corpus = make_corpus(tmp_path / "corpus", ["{", "{"])
-    with pytest.raises(DataError, match="2 of 2 items can't be used"):
-        folder.prepare(corpus, tmp_path / "out")
-    (corpus / "manifest.jsonl").write_text("")
-    with pytest.raises(DataError, match="0 of 0 items"):
-        folder.prepare(corpus, tmp_path / "out")
-    with pytest.raises(MissingFileError, match=r"other\.jsonl does not exist"):
-        folder.prepare(corpus, tmp_path / "out", manifest_name="other.jsonl")
-
-
-def test_what_a_good_item_becomes(tmp_path: Path) -> None:
-    other = GOOD | {
-        "id": "other",
-        "speaker": 7,
-        "language": "German",
-        "duration": 1.4,
-        "audio": str(tmp_path / "x.wav"),
-    }
-    tone(tmp_path / "x.wav", 1.0)
-    corpus, out = make_corpus(tmp_path / "corpus", [GOOD, other]), tmp_path / "out"
-    manifest = corpus / "manifest.jsonl"
-    manifest.write_bytes(b"\xef\xbb\xbf" + manifest.read_bytes().replace(b"\n", b"\r\n"))
-    folder.prepare(corpus, out)
-    first, second = read_cuts(out)
-    assert rejected_of(out) == []
-    assert text_of(first) == "one two three"
-    assert (first.duration, first.sampling_rate) == (1.0, RATE_HZ)
-    assert first.recording is not None
-    assert first.recording.sources[0].source == str((corpus / "good.flac").resolve())
-    supervisions = (first.supervisions[0], second.supervisions[0])
-    assert [(item.speaker, item.language) for item in supervisions] == [(None, "English"), ("7", "German")]
-    assert read_info(out) == {
-        "corpus": "corpus",
-        "licence": "CC0",
-        "source": f"{corpus} (0 sources, see its manifest)",
-        "num_cuts": 2,
-        "hours": round(2 / 3600, 4),
-    }
+def salad(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "salad", *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
-    ("name", "num"),
-    [("librivox_excerpt", 8), ("ljspeech_excerpt", 35), ("mfa_samples", 36), ("speechbrain_samples", 10)],
+    ("name", "num", "speakers", "timed"),
+    [
+        ("fsdd", 500, 6, 0),
+        ("librispeech_excerpt", 2, 2, 0),
+        ("librivox_excerpt", 8, 2, 5),
+        ("ljspeech_excerpt", 35, 1, 32),
+        ("mfa_samples", 36, 1, 1),
+        ("speechbrain_samples", 10, 2, 0),
+        ("speechocean762_adults_train", 469, 67, 0),
+    ],
 )
-def test_real_corpora_are_taken_whole(name: str, num: int, shared_data: Path, tmp_path: Path) -> None:
-    folder.prepare(shared_data / "speech" / name, tmp_path)
+def test_human_speech_is_taken_whole(
+    name: str, num: int, speakers: int, timed: int, shared_data: Path, tmp_path: Path
+) -> None:
+    corpus = shared_data / "speech" / name
+    alignments = corpus / "alignments.jsonl"
+    summary = folder.prepare(corpus, tmp_path, alignments=alignments if alignments.is_file() else None, jobs=2)
     cuts = read_cuts(tmp_path)
-    assert len(cuts) == num
     assert rejected_of(tmp_path) == []
+    assert (len(cuts), summary.num_cuts, summary.num_speakers) == (num, num, speakers)
+    stated_s = [json.loads(line)["duration"] for line in (corpus / "manifest.jsonl").read_text().splitlines()]
+    assert 3600 * summary.hours == pytest.approx(sum(stated_s), abs=0.001 * num)  # they are written to the millisecond
+    assert read_info(tmp_path)["hours"] == round(summary.hours, 4)
+    assert len(list(aligned(cuts))) == timed
     assert all(cut.supervisions[0].speaker for cut in cuts)
+
+
+# --- the verb -------------------------------------------------------------------------------------------------------
+
+
+def a_corpus(root: Path) -> Path:
+    root.mkdir()
+    rows = [{"audio": f"{name}.flac", "text": "so it goes", "licence": "CC0", "speaker": name} for name in "abcd"]
+    for name in "abc":
+        soundfile.write(root / f"{name}.flac", np.random.default_rng(0).uniform(-0.3, 0.3, RATE_HZ), RATE_HZ)
+    (root / "b.flac").write_bytes(b"")
+    (root / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def test_the_verb_says_what_was_lost(tmp_path: Path) -> None:
+    corpus, out = a_corpus(tmp_path / "corpus"), tmp_path / "out"
+    done = salad("prepare", "folder", str(corpus), "--out", str(out), "--jobs", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"{out}: 2 utterances, 0.00 h, 2 speakers; licence: CC0",
+        f"rejected: 2 of 4 (50.0%): 1 missing file, 1 zero-length file; see {out / 'rejected.jsonl'}",
+    ]
+    done = salad("prepare", "folder", str(corpus), "--out", str(out), "--json", "--limit", "3")
+    assert json.loads(done.stdout) == {
+        "out": str(out), "num_utterances": 2, "hours": pytest.approx(2 / 3600), "num_speakers": 2, "licence": "CC0",
+        "num_rejected": 1, "rejected_frac": pytest.approx(1 / 3), "rejected": {"zero-length file": 1},
+    }  # fmt: skip
+    assert [row["id"] for row in rejected_of(out)] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nothing"], "no corpus is called 'nothing'; choose folder, debian-prompts"),
+        (["folder"], "'salad prepare folder' needs the folder"),
+        (["debian-prompts", "somewhere"], "'salad prepare debian-prompts' takes no folder"),
+        (
+            ["librispeech", ".", "--manifest", "x"],
+            "--manifest is no option of librispeech; it has --alignments, --split.",
+        ),
+        (["emilia", "."], "emilia is under CC BY-NC 4.0, which forbids commercial use"),
+        (["hub"], "'salad prepare hub' needs the dataset"),
+        (["folder", "CORPUS", "--strict"], "zero-length file: "),
+    ],
+)
+def test_what_the_verb_refuses_is_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    corpus = a_corpus(tmp_path / "corpus")
+    arguments = [str(corpus) if argument == "CORPUS" else argument for argument in arguments]
+    done = salad("prepare", *arguments, "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.startswith("salad: ")
+    assert done.stderr.count("\n") == 1
 
 
 # --- Debian's prompts -----------------------------------------------------------------------------------------------
@@ -183,11 +146,13 @@ def test_g722_that_is_empty_or_missing(tmp_path: Path) -> None:
 def test_the_prompts(tmp_path: Path) -> None:
     if not asset_dir("debian-prompts").is_dir():
         pytest.skip("asset debian-prompts is not in the cache; fetch it with 'salad assets debian-prompts'")
-    debian_prompts.prepare(tmp_path)
+    summary = debian_prompts.prepare(tmp_path)
     cuts, rejected = read_cuts(tmp_path), rejected_of(tmp_path)
     assert (len(cuts), len(rejected)) == (551, 18)
-    assert read_info(tmp_path)["num_cuts"] == 551
-    assert 0.40 < read_info(tmp_path)["hours"] < 0.41
+    assert summary.reasons == (("not speech", 17), ("no audio", 1))
+    info = read_info(tmp_path)
+    assert (info["corpus"], info["licence"], info["num_cuts"]) == ("debian-prompts", "CC-BY-SA-3.0", 551)
+    assert 0.40 < info["hours"] < 0.41
     by_id = {cut.id: cut for cut in cuts}
     assert text_of(by_id["letters_equals"]) == "equals"
     assert by_id["activated"].supervisions[0].speaker == "allison"
@@ -195,7 +160,7 @@ def test_the_prompts(tmp_path: Path) -> None:
     assert rate_hz == RATE_HZ
     assert len(samples) == by_id["activated"].num_samples
     assert 0.05 < float(np.abs(samples).max()) <= 1.0
-    assert [item["id"] for item in rejected if "no audio" in item["reason"]] == ["pls-try-call-later"]
+    assert [item["id"] for item in rejected if item["reason"].startswith("no audio")] == ["pls-try-call-later"]
     kept = (tmp_path / "audio" / "activated.flac").stat().st_mtime_ns
     debian_prompts.prepare(tmp_path)
     assert (tmp_path / "audio" / "activated.flac").stat().st_mtime_ns == kept

@@ -9,7 +9,6 @@ their audio files have changed since.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections import Counter
@@ -20,10 +19,10 @@ from itertools import islice
 from pathlib import Path
 
 from salad.errors import DataError
-from salad.files import write_atomic
+from salad.files import open_atomic, write_atomic
 from salad.speech.accept import accept
 from salad.speech.candidate import Candidate, Checks
-from salad.speech.prepared import Rejected
+from salad.speech.prepared import Rejected, gzip_writer
 from salad.speech.seen import SeenNames
 from salad.workers import Died, answer_all
 
@@ -142,8 +141,8 @@ def _check(chunk: Chunk, checks: Checks, out: Path) -> Part:
     if checks.strict and rejected:  # left at its first rejection, so not done
         return part
     parts = out / PARTS_NAME
-    lines = "".join(json.dumps(cut, ensure_ascii=False) + "\n" for cut in cuts)
-    write_atomic(parts / f"{chunk.name}.cuts.gz", gzip.compress(lines.encode(), compresslevel=6, mtime=0))
+    with open_atomic(parts / f"{chunk.name}.cuts.gz") as file, gzip_writer(file) as zipped:
+        zipped.writelines(json.dumps(cut, ensure_ascii=False).encode() + b"\n" for cut in cuts)
     rows = [asdict(part), *(asdict(item) for item in rejected)]
     written = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomic(parts / f"{chunk.name}.jsonl", written.encode(errors="replace"))  # an id may hold half a character
