@@ -27,7 +27,7 @@ Features = Callable[[str], Frames]  # utterance id -> encoder frames [F, E]
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass of student and teacher. int64 but for the features, which are float32.
+    """One forward pass of student and teacher. int64 but for the features, which are as they are kept.
 
     Attributes:
         items: the documents' ids, D of them.

@@ -64,12 +64,15 @@ class SpeechFeatureExtractor(FeatureExtractionMixin):
 
 
 def pad_features(features: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Feature arrays [F, E] of several lengths -> zero-padded float32 [S, F, E], and their lengths [S]."""
-    longest = max(len(item) for item in features)
-    padded = np.zeros((len(features), longest, features[0].shape[1]), np.float32)
-    for row, item in enumerate(features):
-        padded[row, : len(item)] = item
-    return torch.from_numpy(padded), torch.tensor([len(item) for item in features])
+    """Feature arrays [F, E] of several lengths -> zero-padded [S, F, E], and their lengths [S].
+
+    They keep their type: the adapter widens float16 itself, and a batch of it takes half the time to make and to move.
+    """
+    lengths = [len(item) for item in features]
+    padded = np.zeros((len(features), max(lengths), features[0].shape[1]), np.result_type(*features))
+    for row, item in zip(padded, features, strict=True):
+        row[: len(item)] = item
+    return torch.from_numpy(padded), torch.tensor(lengths)
 
 
 class SpeechLMProcessor(ProcessorMixin):
