@@ -31,12 +31,13 @@ class Tally:
     most: float = -math.inf
     _counts: Counter[int] = field(default_factory=Counter)
 
-    def add(self, value: float) -> None:
-        """Count one number."""
-        self.count += 1
-        self.total += value
-        self.least, self.most = min(self.least, value), max(self.most, value)
-        self._counts[math.floor(value / self.resolution + 0.5)] += 1
+    def add(self, *values: float) -> None:
+        """Count numbers."""
+        if values:
+            self.count += len(values)
+            self.total += sum(values)
+            self.least, self.most = min(self.least, *values), max(self.most, *values)
+            self._counts.update([math.floor(value / self.resolution + 0.5) for value in values])
 
     def quantile(self, frac: float) -> float | None:
         """The least rounded value that at least `frac` (0-1) of the numbers do not pass; None without numbers."""

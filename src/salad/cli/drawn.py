@@ -109,7 +109,7 @@ def _reason(row: dict[str, Any]) -> str:
 
 def speech_lines(stats: dict[str, Any], width: int) -> Iterator[Text]:
     """What `salad stats` prints of a prepared folder."""
-    yield Text(f"{stats['folder']}" + (f": {stats['corpus']}" if stats["corpus"] else ""), "bold")
+    yield from _wrapped(stats["folder"] + (f": {stats['corpus']}" if stats["corpus"] else ""), width, "bold")
     length, pace, timed = stats["duration_s"], stats["words_per_second"], stats["word_timings"]
     clips = f"{stats['num_cuts']:,} utterances, {_hours(stats['hours'])}"
     yield from _entry("speech", clips + _quantiles("; ", length, "s a clip"), width)
@@ -143,7 +143,7 @@ def speech_lines(stats: dict[str, Any], width: int) -> Iterator[Text]:
 
 def text_lines(stats: dict[str, Any], width: int) -> Iterator[Text]:
     """What `salad stats` prints of a file of texts."""
-    yield Text(stats["file"], "bold")
+    yield from _wrapped(stats["file"], width, "bold")
     yield from _entry(
         "texts", f"{stats['num_texts']:,}" + _quantiles("; ", stats["words_per_text"], "words a text"), width
     )

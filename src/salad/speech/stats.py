@@ -77,9 +77,7 @@ class SpeechTally:
         if timed is not None:
             self.num_aligned += 1
             self.num_timed_words += len(timed)
-            for _, _, _, *score in timed:
-                if score and score[0] is not None:
-                    self.confidence.add(score[0])
+            self.confidence.add(*[item[3] for item in timed if len(item) > 3 and item[3] is not None])
         self._texts.append(text)
         if len(self._texts) >= TEXTS_AT_ONCE:
             self.flush()
