@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
 
 from salad.assets import resolve
 from salad.errors import AlignmentError, AssetError
-from salad.speech.align import align_cuts
-from salad.speech.audio import load_audio, save_flac
-from salad.speech.prepared import words_of
-from salad.speech.recognize import RATE_HZ, SHORTEST_WORD_S, PlacedWord, Recognizer, _spread
+from salad.speech.aligner import RATE_HZ, SHORTEST_WORD_S, PlacedWord
+from salad.speech.audio import load_audio
+from salad.speech.recognize import Recognizer
 from salad.speech.windows import plain, quiet_windows, share_words, speech_span
 
 LJ = Path(__file__).parents[2] / "shared/data/speech/ljspeech_excerpt"
@@ -109,48 +107,9 @@ def test_what_can_not_be_aligned_says_so(recognizer, words):
         recognizer.align(np.zeros(RATE_HZ * (1 if len(words) == 100 else 9), dtype=np.float32), words)
 
 
-@pytest.mark.assets
-def test_a_folder_is_aligned_kept_and_rejected(recognizer, tmp_path):
-    save_flac(tmp_path / "a.flac", np.random.default_rng(0).uniform(-0.1, 0.1, RATE_HZ).astype(np.float32), RATE_HZ)
-
-    def cut(name, path, text):
-        recording = Recording(name, [AudioSource("file", [0], str(path))], RATE_HZ, RATE_HZ, 1.0)
-        words = SupervisionSegment(name, name, 0.0, 1.0, text=text)
-        return MonoCut(name, 0.0, 1.0, 0, [words], recording=recording)
-
-    cuts = [
-        cut("a", tmp_path / "a.flac", "one two,"),
-        cut("b", tmp_path / "none", "x"),
-        cut("c", tmp_path / "a.flac", ""),
-    ]
-    seen = []
-    done, rejected, report = align_cuts(cuts, recognizer, lambda *counts: seen.append(counts))
-    assert [word.text for word in words_of(done[0])] == ["one", "two,"]
-    assert [item.id for item in rejected] == ["b", "c"]
-    assert str(tmp_path / "none") in rejected[0].reason
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert (report["num_aligned"], report["num_words"], report["worst_cut"]) == (1, 2, "a")
-    before = words_of(done[0])
-    kept, _, again = align_cuts(done, recognizer)
-    assert words_of(kept[0]) == before
-    assert (again["num_kept"], again["num_aligned"], again["confidence_median"]) == (1, 0, None)
-
-
 def test_a_folder_that_is_no_model_is_an_asset_error(tmp_path):
     with pytest.raises(AssetError, match=r"model\.bin"):
         Recognizer(tmp_path, threads=1)
-
-
-def test_spreading_keeps_good_times_and_mends_bad_ones():
-    good = [PlacedWord(0.1, 0.3, 1.0), PlacedWord(0.4, 0.9, 1.0)]
-    assert _spread(good, 1.0) == good
-    bad = [
-        PlacedWord(-0.1, -0.05, 1.0),
-        PlacedWord(0.9, 2.0, 1.0),
-        PlacedWord(0.9, 0.9, 1.0),
-        PlacedWord(0.9, 0.9, 1.0),
-    ]
-    assert is_in_order(_spread(bad, 1.0), 1.0)
 
 
 def test_windows_cover_the_audio_and_cut_in_the_silence():

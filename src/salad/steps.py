@@ -41,9 +41,9 @@ from salad.report.page import write_report
 from salad.results import assemble
 from salad.run import Progress, Run, Step, reports, wall_s
 from salad.select.probe import ClusterProbe
-from salad.speech.align import align_cuts
+from salad.speech.align import align_folder
 from salad.speech.corpora import debian_prompts, folder
-from salad.speech.prepared import Rejected, read_cuts, read_info, text_of, write_prepared
+from salad.speech.prepared import Rejected, read_cuts, text_of
 from salad.speech.recognize import Recognizer
 from salad.stage_one import stage_one
 from salad.stage_two import cluster, probe, select, stage_two
@@ -315,15 +315,11 @@ def _reasons(where: str, rejected: Iterable[Rejected]) -> list[dict[str, Any]]:
 
 
 def _align_folder(run: Run, folder_: Path, out: Path, progress: Progress) -> dict[str, Any]:
-    cuts = read_cuts(folder_)
-
     def tell(done: int, total: int) -> None:
         progress(done, total, f"aligning {folder_.name} speech")
 
-    done, rejected, report = align_cuts(cuts, _recognizer(run.recipe), tell)
-    earlier = [Rejected(**row) for row in read_jsonl(folder_ / "rejected.jsonl")]
-    known = {row.id for row in earlier}
-    write_prepared(out, done, [*earlier, *(r for r in rejected if r.id not in known)], read_info(folder_))
+    aligner = f"whisper:{run.recipe.asr}"
+    report, rejected = align_folder(folder_, aligner, run.recipe.threads, out, progress=tell)
     return report | {"rejected": _reasons(f"alignment of {folder_.name}", rejected)}
 
 

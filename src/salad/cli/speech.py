@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salad.cli.options import JsonOption, OutOption, ThreadsOption, app, print_result
+from salad.cli.options import JsonOption, OutOption, ThreadsOption, app, print_json, print_result, quiet
 
 if TYPE_CHECKING:
     from salad.model.encoders.speech_encoder import SpeechEncoder
@@ -16,24 +16,52 @@ if TYPE_CHECKING:
 @app.command()
 def align(
     prepared: Annotated[Path, typer.Argument(metavar="OUT", help="A prepared folder.")],
-    asr: Annotated[str, typer.Option("--asr", help="The recognizer that places the words.")] = "whisper-tiny.en",
+    aligner: Annotated[
+        str, typer.Option("--aligner", help="whisper, whisper:MODEL, pocketsphinx (US English), or ctc:MODEL.")
+    ] = "whisper",
+    min_confidence: Annotated[
+        float, typer.Option("--min-confidence", help="Reject cuts whose words' mean is lower (docs/alignment.md).")
+    ] = 0.0,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Worker processes, which share the threads.")] = 1,
     threads: ThreadsOption = 2,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first cut that can't be aligned.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put word timings on the cuts of a prepared folder, in place."""
-    from salad.assets import resolve
-    from salad.display import bar
-    from salad.files import read_jsonl
-    from salad.speech.align import align_cuts
-    from salad.speech.prepared import Rejected, read_cuts, read_info, write_prepared
-    from salad.speech.recognize import Recognizer
+    """Put word timings on the cuts of a prepared folder, in place; goes on where it stopped.
 
-    cuts = read_cuts(prepared)
+    Timings that came with a cut, or from the voice that spoke it, are kept.
+    """
+    from salad.display import bar
+    from salad.speech.align import align_folder
+
+    if aligner.startswith("ctc"):
+        quiet()
     with bar("aligning") as progress:
-        done, rejected, summary = align_cuts(cuts, Recognizer(resolve(asr), threads), progress)
-    earlier = [Rejected(**row) for row in read_jsonl(prepared / "rejected.jsonl")]
-    write_prepared(prepared, done, [*earlier, *rejected], read_info(prepared))
-    print_result(summary, as_json)
+        report, _ = align_folder(
+            prepared, aligner, threads, jobs=jobs, min_confidence=min_confidence, strict=strict, progress=progress
+        )
+    if as_json:
+        return print_json(report)
+    print("\n".join(_alignment_lines(prepared, report)))
+
+
+def _alignment_lines(prepared: Path, report: dict[str, Any]) -> list[str]:
+    """What a person wants to know of a folder's alignment."""
+    counts = ", ".join(f"{report[f'num_{what}']} {what}" for what in ("aligned", "kept", "rejected"))
+    lines = [f"{prepared}: {report['num_cuts']} cuts: {counts}"]
+    if report["num_words"]:
+        lines.append(f"{report['words_placed_frac']:.1%} of {report['num_words']} words have their place")
+    if report["worst_cut"] is not None:
+        middle, low, worst = (report[f"confidence_{which}"] for which in ("median", "p5", "worst"))
+        lines.append(
+            f"confidence of cuts: median {middle:.3f}, one in twenty under {low:.3f}, worst {worst:.3f} "
+            f"({report['worst_cut']})"
+        )
+    lines.append("timed by: " + ", ".join(f"{who} ({count})" for who, count in report["timed_by"].items()))
+    if report["speech_s"]:
+        speed = f"{report['times_real_time']:.3f} × real time"
+        lines.append(f"{report['speech_s'] / 60:.1f} min of speech in {report['seconds']:.1f} s, {speed}")
+    return [*lines, str(prepared / "alignment.json")]
 
 
 @app.command()

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from lhotse import MonoCut
 
-from salad.speech.audio import load_cut
 from salad.speech.aligner import RATE_HZ
+from salad.speech.audio import load_cut
 from salad.speech.recognize import Recognizer
 
 

@@ -77,7 +77,12 @@ def spread(placed: Sequence[PlacedWord], duration_s: float) -> list[PlacedWord]:
 
 
 def in_words(word: str) -> str:
-    """A word of a transcript with its digits and signs as words, where they have any: "42nd" → "forty-second"."""
+    """A word of a transcript with its digits as words: "42nd" → "forty-second".
+
+    Empty when it is a mark of something else than a word: "<noise>".
+    """
+    if word.startswith("<") and word.endswith(">"):
+        return ""
     if any(letter.isdigit() for letter in word):
         with suppress(DataError):
             word = spoken_form(word)

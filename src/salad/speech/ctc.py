@@ -21,7 +21,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -72,9 +72,11 @@ class CtcAligner:
             reason = str(error).strip().split("\n")[0]
             raise AssetError(f"{model} can't be loaded as a CTC acoustic model ({reason}).") from error
         config = self.model.config
-        self._vocabulary: dict[str, int] = tokenizer.get_vocab()
+        vocabulary = tokenizer.get_vocab()
+        _check(model, self.model, self._extractor, vocabulary)
+        # Tokens that a tokenizer adds on its own have no output of the model.
+        self._vocabulary: dict[str, int] = {c: token for c, token in vocabulary.items() if token < config.vocab_size}
         self._delimiter: int | None = self._vocabulary.get(getattr(tokenizer, "word_delimiter_token", None) or "|")
-        self._check(model, self._extractor)
         # CTC models of transformers use the padding token; some that were trained elsewhere have one of its own.
         self._blank: int = self._vocabulary.get("<blank>", config.pad_token_id)
         self._stride: int = math.prod(config.conv_stride)
@@ -110,9 +112,13 @@ class CtcAligner:
             raise AlignmentError(
                 f"no word of the transcript has a character that {self.name} knows; is it in another script?"
             )
-        log_probs_FV = np.pad(log_probs_FV, ((0, 0), (0, 1)))  # the wildcard's log-probability: 0 everywhere
-        states_F = best_path(log_probs_FV, spelling.ids, self._blank)
-        return spread([self._placed(span, spelling.ids, states_F, log_probs_FV) for span in spelling.spans], duration_s)
+        # A frame stands for its stride, which lies in the middle of the samples that it hears.
+        lead_s, frame_s = (self._reach - self._stride) / 2 / RATE_HZ, self._stride / RATE_HZ
+        placed = [
+            PlacedWord(begin * frame_s + lead_s, end * frame_s + lead_s, confidence)
+            for begin, end, confidence in place(log_probs_FV, spelling, self._blank)
+        ]
+        return spread(placed, duration_s)
 
     def log_probs(self, audio: Samples) -> NDArray[np.float32]:
         """Log-probabilities of the vocabulary, [num_frames, num_tokens], for `audio` [num_samples] at 16 kHz.
@@ -138,29 +144,15 @@ class CtcAligner:
         logits_FV = self.model(values).logits[0].float()
         return np.asarray(torch.log_softmax(logits_FV, dim=-1).cpu())
 
-    def _placed(
-        self, span: tuple[int, int], ids: Sequence[int], states_F: NDArray[np.int64], log_probs_FV: NDArray[np.float32]
-    ) -> PlacedWord:
-        begin, end = np.searchsorted(states_F, (2 * span[0] + 1, 2 * span[1]))
-        frames = np.arange(begin, end)
-        frames = frames[states_F[begin:end] % 2 == 1]  # in a character, not in a blank between two
-        tokens = np.asarray(ids)[states_F[frames] // 2]
-        unknown = (tokens == log_probs_FV.shape[1] - 1).all()
-        confidence = None if unknown else float(np.exp(log_probs_FV[frames, tokens]).mean())
-        # A frame stands for its stride, which lies in the middle of the samples that it hears.
-        lead_s = (self._reach - self._stride) / 2 / RATE_HZ
-        start_s, end_s = ((frame * self._stride) / RATE_HZ + lead_s for frame in (frames[0], frames[-1] + 1))
-        return PlacedWord(float(start_s), float(end_s), confidence)
 
-    def _check(self, model: Path, extractor: object) -> None:
-        config = self.model.config
-        if not hasattr(config, "conv_stride") or getattr(extractor, "sampling_rate", RATE_HZ) != RATE_HZ:
-            raise AssetError(
-                f"{model} is no acoustic model on {RATE_HZ} Hz samples ({type(self.model).__name__}); name one of the "
-                "Wav2Vec2, HuBERT or WavLM kind."
-            )
-        if config.pad_token_id is None or not all(isinstance(token, int) for token in self._vocabulary.values()):
-            raise AssetError(f"{model} has a vocabulary for each of several languages; name a model with one.")
+def _check(folder: Path, model: Any, extractor: object, vocabulary: dict[str, Any]) -> None:
+    if not hasattr(model.config, "conv_stride") or getattr(extractor, "sampling_rate", RATE_HZ) != RATE_HZ:
+        raise AssetError(
+            f"{folder} is no acoustic model on {RATE_HZ} Hz samples ({type(model).__name__}); name one of the Wav2Vec2, "
+            "HuBERT or WavLM kind."
+        )
+    if model.config.pad_token_id is None or not all(isinstance(token, int) for token in vocabulary.values()):
+        raise AssetError(f"{folder} has a vocabulary for each of several languages; name a model with one.")
 
 
 def spell(words: Sequence[str], vocabulary: Mapping[str, int], wildcard: int, delimiter: int | None) -> Spelling:
@@ -194,6 +186,28 @@ def _characters(word: str, vocabulary: Mapping[str, int]) -> list[int]:
 
 def _is_letter(character: str) -> bool:
     return character.isalpha() or character == "'" or unicodedata.category(character).startswith("M")
+
+
+def place(log_probs_FV: NDArray[np.floating], spelling: Spelling, blank: int) -> list[tuple[int, int, float | None]]:
+    """The first and one past the last frame of each word, and its confidence: None for a wildcard.
+
+    A wildcard's id is the number of tokens.
+
+    Raises:
+        AlignmentError: as `best_path`.
+    """
+    wildcard = log_probs_FV.shape[1]
+    log_probs_FW = np.pad(log_probs_FV, ((0, 0), (0, 1)))  # a wildcard's log-probability is 0 everywhere
+    states_F = best_path(log_probs_FW, spelling.ids, blank)
+    tokens_F = np.repeat(spelling.ids, 2)[np.minimum(states_F, 2 * len(spelling.ids) - 1)]
+    placed: list[tuple[int, int, float | None]] = []
+    for first, past in spelling.spans:
+        begin, end = np.searchsorted(states_F, (2 * first + 1, 2 * past))
+        frames = np.arange(begin, end)[states_F[begin:end] % 2 == 1]  # in a character, not in a blank between two
+        sure = frames[tokens_F[frames] != wildcard]
+        confidence = float(np.exp(log_probs_FW[sure, tokens_F[sure]]).mean()) if len(sure) else None
+        placed.append((int(begin), int(end), confidence))
+    return placed
 
 
 def best_path(log_probs_FV: NDArray[np.floating], targets: Sequence[int], blank: int) -> NDArray[np.int64]:

@@ -18,14 +18,18 @@ choosing: 110 / 230 → 50 / 160 ms (142 boundaries) and 110 / 285 → 60 / 230 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from salad.assets import digest_of
 from salad.errors import AlignmentError, AssetError
+from salad.speech.aligner import RATE_HZ, PlacedWord, check_room, spread
 from salad.speech.audio import Samples
 from salad.speech.time import samples as to_samples
 from salad.speech.windows import quiet_windows, share_words, speech_span
@@ -34,21 +38,11 @@ if TYPE_CHECKING:
     import ctranslate2
     from faster_whisper import WhisperModel
 
-RATE_HZ = 16_000
 WINDOW_S = 30.0
 FRAME_HZ = 50.0
 ATTENTION_LAG_S = 0.08
-SHORTEST_WORD_S = 0.02
 MAX_TEXT_TOKENS = 440
 """Whisper's decoder has 448 positions; the rest is for its prefix and end."""
-
-
-class PlacedWord(NamedTuple):
-    """When a word is spoken, in seconds from the clip's start, and the mean probability (0-1) of its tokens."""
-
-    start_s: float
-    end_s: float
-    confidence: float
 
 
 class Recognizer:
@@ -66,6 +60,8 @@ class Recognizer:
 
     def __init__(self, model: Path, threads: int, compute_type: str = "int8", device: str = "auto") -> None:
         self.whisper = load_whisper(model, threads, compute_type, device)
+        self._folder = model
+        self._compute_type = compute_type
         tokenizer = self.whisper.hf_tokenizer
         prefix = ["<|startoftranscript|>"]
         if self.whisper.model.is_multilingual:
@@ -74,6 +70,17 @@ class Recognizer:
         self._end_id: int = tokenizer.token_to_id("<|endoftext|>")
         vocabulary = tokenizer.get_vocab(with_added_tokens=False)
         self._number_ids = sorted(i for token, i in vocabulary.items() if any(c.isdigit() or c in "%$£" for c in token))
+
+    @property
+    def name(self) -> str:
+        """For instance "whisper:whisper-tiny.en"."""
+        return f"whisper:{self._folder.name}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the model's folder, the compute type, and the correction made to its times."""
+        made_of = f"{digest_of(self._folder)} {self._compute_type} {ATTENTION_LAG_S}"
+        return hashlib.sha256(made_of.encode()).hexdigest()
 
     def transcribe(self, audio: Samples, spell_numbers: bool = False) -> str:
         """What is said in `audio` [num_samples] at 16 kHz; empty when nothing is heard.
@@ -96,9 +103,7 @@ class Recognizer:
         return " ".join(text for text in (segment.text.strip() for segment in segments) if text)
 
     def align(self, audio: Samples, words: Sequence[str]) -> list[PlacedWord]:
-        """When each of `words` is spoken in `audio` [num_samples] at 16 kHz.
-
-        One entry a word, in order, none overlapping the next, each at least `SHORTEST_WORD_S` long and inside the clip.
+        """When each of `words` is spoken in `audio` [num_samples] at 16 kHz; see `salad.speech.aligner.Aligner`.
 
         The window is the clip's own length. A clip over 30 s is cut at quiet places, transcribed, and its words are
         dealt to the windows they were heard in (see `salad.speech.windows`). Clips are not batched: they would have to
@@ -109,12 +114,7 @@ class Recognizer:
                 more words than the clip has room for.
         """
         duration_s = len(audio) / RATE_HZ
-        if not words:
-            raise AlignmentError("the transcript is empty, so there is nothing to align; leave the utterance out.")
-        if len(words) * SHORTEST_WORD_S > duration_s:
-            raise AlignmentError(
-                f"{len(words)} words do not fit into {duration_s:.2f} s of speech; do text and audio belong together?"
-            )
+        check_room(words, duration_s)
         windows = quiet_windows(audio, RATE_HZ, WINDOW_S)
         shares = [list(words)]
         if len(windows) > 1:
@@ -126,7 +126,7 @@ class Recognizer:
                 PlacedWord(word.start_s + offset_s, word.end_s + offset_s, word.confidence)
                 for word in self._align_window(audio[start:end], share)
             ]
-        return _spread(placed, duration_s)
+        return spread(placed, duration_s)
 
     def _align_window(self, audio: Samples, words: list[str]) -> list[PlacedWord]:
         """Raw, corrected times of `words` in one window of at most 30 s; they may still touch or leave the window."""
@@ -197,17 +197,3 @@ def _token_starts(result: ctranslate2.models.WhisperAlignmentResult, num_tokens:
     tokens, frames = np.array(result.alignments).T
     starts = np.searchsorted(tokens, np.arange(num_tokens + 1))
     return np.asarray(frames[np.minimum(starts, len(frames) - 1)], dtype=np.float64)
-
-
-def _spread(placed: list[PlacedWord], duration_s: float) -> list[PlacedWord]:
-    """Near times at which no word overlaps the next, none is under `SHORTEST_WORD_S`, and all are in the clip."""
-    starts, ends = [word.start_s for word in placed], [word.end_s for word in placed]
-    free_s = 0.0
-    for i in range(len(placed)):
-        starts[i] = max(starts[i], free_s)
-        ends[i] = free_s = max(ends[i], starts[i] + SHORTEST_WORD_S)
-    limit_s = duration_s
-    for i in reversed(range(len(placed))):
-        ends[i] = min(ends[i], limit_s)
-        starts[i] = limit_s = min(starts[i], ends[i] - SHORTEST_WORD_S)
-    return [PlacedWord(max(0.0, s), e, word.confidence) for s, e, word in zip(starts, ends, placed, strict=True)]

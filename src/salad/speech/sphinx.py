@@ -5,7 +5,8 @@ espeak-ng, which the Piper voices bring along, so nothing has to be left out. A 
 their order, with optional silence and noise between them, is matched to the sound at 100 frames a second.
 
 A word's confidence is the mean over its frames of how likely its sounds are against the likeliest sound of each frame
-(geometric, 0-1): about 0.2 for right words, which are seldom the best of all sounds for long.
+(geometric, 0-1): about 0.3 for words that are spoken clearly (the right sounds
+are seldom the best of all for long), 0.02 for words that are not spoken.
 """
 
 from __future__ import annotations

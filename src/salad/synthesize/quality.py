@@ -9,9 +9,10 @@ from typing import NamedTuple
 from lhotse import MonoCut
 from rapidfuzz.distance import Levenshtein
 
+from salad.speech.aligner import RATE_HZ
 from salad.speech.audio import load_cut
 from salad.speech.prepared import text_of
-from salad.speech.recognize import RATE_HZ, Recognizer
+from salad.speech.recognize import Recognizer
 
 
 class Misspoken(NamedTuple):
