@@ -40,13 +40,24 @@ class Tally:
             self._counts.update([math.floor(value / self.resolution + 0.5) for value in values])
 
     def quantile(self, frac: float) -> float | None:
-        """The least rounded value that at least `frac` (0-1) of the numbers do not pass; None without numbers."""
-        wanted, seen = max(1, math.ceil(frac * self.count)), 0
+        """The number that `frac` (0-1) of them lie below, between two by the line; None without numbers.
+
+        NumPy's `quantile` of the rounded numbers.
+        """
+        if not self.count:
+            return None
+        rank = frac * (self.count - 1)
+        low, high = self._ranked(math.floor(rank)), self._ranked(math.ceil(rank))
+        return self._value(low) + (self._value(high) - self._value(low)) * (rank - math.floor(rank))
+
+    def _ranked(self, rank: int) -> int:
+        """The multiple with `rank` smaller ones before it."""
+        seen = 0
         for multiple in sorted(self._counts):
             seen += self._counts[multiple]
-            if seen >= wanted:
-                return self._value(multiple)
-        return None
+            if seen > rank:
+                return multiple
+        raise IndexError(rank)
 
     def summary(self) -> dict[str, float | None]:
         """min, p5, median, mean, p95, max; None each without numbers."""

@@ -88,7 +88,8 @@ def _row(position: ShownPosition) -> Text:
 
 def _totals(shown: Shown, view: SequenceView, width: int) -> Iterator[Text]:
     totals = shown.as_json(view)["totals"]
-    said = f"{totals['num_sequences']} sequence{'s' * (totals['num_sequences'] > 1)}: {totals['num_positions']} positions, {totals['num_loss']} with loss "
+    said = f"{totals['num_sequences']} sequence{'s' * (totals['num_sequences'] > 1)}: "
+    said += f"{totals['num_positions']} positions, {totals['num_loss']} with loss "
     said += f"({totals['loss_frac']:.0%}), {totals['heard_s']:.1f} of {totals['speech_s']:.1f} s heard."
     yield from _wrapped(said, width, "bold")
     if shown.not_made.count:

@@ -69,6 +69,8 @@ def _histogram(
         )
     right = edges[-2] + width if tail else edges[-1]
     axes.set_xlim(edges[0], right)
+    if tail:  # the scale ends where the wide bin begins
+        axes.set_xticks([tick for tick in axes.get_xticks() if edges[0] <= tick <= edges[-2]])
     axes.axvline(summary["median"], color="black", linewidth=1, linestyle="--")
     median = f"median {summary['median']:.3g}"
     on_left = summary["median"] > (edges[0] + right) / 2
