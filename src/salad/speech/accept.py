@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ def accept(candidates: Sequence[Candidate | Rejected], checks: Checks, out: Path
 
     Under `checks.strict` the list may end early, once it has a rejection.
     """
+    out = out.resolve()
     results: dict[int, dict[str, Any] | Rejected] = {}
     by_audio: dict[Path, list[int]] = {}
     for number, candidate in enumerate(candidates):
@@ -71,7 +71,7 @@ def _check_description(candidate: Candidate, checks: Checks) -> None:
     if len(name.encode(errors="replace")) > MAX_ID_BYTES:
         raise DataError(f"unfit id: {name[:40]!r}… has over {MAX_ID_BYTES} bytes; give the utterance a shorter one")
     try:
-        json.dumps(asdict(candidate), ensure_ascii=False, default=str).encode()
+        json.dumps(vars(candidate), ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
         raise DataError(f"not text: it holds half a character ({error.reason}); write the corpus as UTF-8") from error
     text = transcript(candidate.text)
@@ -151,10 +151,10 @@ def _cut(candidate: Candidate, file: AudioFile, span: Span, checks: Checks, out:
 
 
 def _recording(candidate: Candidate, file: AudioFile, out: Path) -> dict[str, Any]:
-    """The whole file, with as many samples as were decoded; a path inside `out` is kept relative to it."""
-    path, home = candidate.audio.resolve(), out.resolve()
+    """The whole file, with as many samples as were decoded; a path inside `out` (resolved) is kept relative to it."""
+    path = candidate.audio.resolve()
     channels = list(range(file.num_channels))
-    source = path.relative_to(home) if path.is_relative_to(home) else path
+    source = path.relative_to(out) if path.is_relative_to(out) else path
     return {
         "id": candidate.id,
         "sources": [{"type": "file", "channels": channels, "source": str(source)}],
