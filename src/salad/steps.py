@@ -43,7 +43,7 @@ from salad.run import Progress, Run, Step, reports, wall_s
 from salad.select.probe import ClusterProbe
 from salad.speech.align import align_folder
 from salad.speech.corpora import debian_prompts, folder
-from salad.speech.prepared import Rejected, read_cuts, text_of
+from salad.speech.prepared import Rejected, kind_of, read_cuts, text_of
 from salad.speech.recognize import Recognizer
 from salad.stage_one import stage_one
 from salad.stage_two import cluster, probe, select, stage_two
@@ -81,7 +81,7 @@ def prepare(run: Run, progress: Progress) -> dict[str, Any]:
         write_texts(run.path("texts", f"{name}.jsonl"), part)
     progress(3, 3)
     cuts = read_cuts(run.path("human"))
-    rejected = Counter(row["reason"] for row in read_jsonl(run.path("human", "rejected.jsonl")))
+    rejected = Counter(kind_of(row["reason"]) for row in read_jsonl(run.path("human", "rejected.jsonl")))
     return {
         "human_s": sum(cut.duration for cut in cuts),
         "num_utterances": len(cuts),

@@ -31,10 +31,10 @@ def accept(candidates: Sequence[Candidate | Rejected], checks: Checks, out: Path
     results: dict[int, dict[str, Any] | Rejected] = {}
     by_audio: dict[Path, list[int]] = {}
     for number, candidate in enumerate(candidates):
+        if isinstance(candidate, Rejected):
+            results[number] = candidate
+            continue
         try:
-            if isinstance(candidate, Rejected):
-                results[number] = candidate
-                continue
             _check_description(candidate, checks)
             by_audio.setdefault(candidate.audio, []).append(number)
         except DataError as error:
