@@ -405,7 +405,7 @@ def test_a_finished_folder_is_left_alone_and_other_settings_are_refused(tmp_path
 def test_memory_does_not_grow_with_the_source(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "COMMIT_EVERY", 50)
     peaks = []
-    for size in (100, 400, 1600):  # the first warms up
+    for size in (100, 800, 3000):  # the first warms up
         path = write_rows(tmp_path / f"{size}.jsonl", [{"text": f"text {i} " + "word " * 40} for i in range(size)])
         tracemalloc.start()
         prepare_text(TextSettings(str(path)), tmp_path / f"out-{size}")
