@@ -88,16 +88,9 @@ def test_the_verb_says_what_was_lost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nothing"], "no corpus is called 'nothing'; choose folder, debian-prompts"),
-        (["folder"], "'salad prepare folder' needs the folder"),
-        (["debian-prompts", "somewhere"], "'salad prepare debian-prompts' takes no folder"),
-        (
-            ["librispeech", ".", "--manifest", "x"],
-            "--manifest is no option of librispeech; it has --alignments, --split.",
-        ),
         (["emilia", "."], "emilia is under CC BY-NC 4.0, which forbids commercial use"),
-        (["hub"], "'salad prepare hub' needs the dataset"),
         (["folder", "CORPUS", "--strict"], "zero-length file: "),
+        (["text", "hub:"], "hub:"),
     ],
 )
 def test_what_the_verb_refuses_is_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
@@ -108,6 +101,23 @@ def test_what_the_verb_refuses_is_one_sentence(arguments: list[str], sentence: s
     assert sentence in done.stderr
     assert done.stderr.startswith("salad: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing"], "No such command 'nothing'"),
+        (["folder"], "Missing argument 'DIR'"),
+        (["debian-prompts", "somewhere"], "unexpected extra argument"),
+        (["librispeech", ".", "--manifest", "x"], "No such option: --manifest"),
+        (["hub"], "Missing option '--name'"),
+    ],
+)
+def test_a_corpus_has_its_own_options_alone(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = salad("prepare", *arguments, "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # --- Debian's prompts -----------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ ORDER = (
     "run",
     "stage_one",
     "stage_two",
+    "natural_speech",
     "results",
     "verbs",
     "steps",

@@ -77,12 +77,13 @@ class ModelSettings(Settings):
 class DataSettings(Settings):
     """Natural speech, broad text, and how they are split.
 
-    `human`: the name of a corpus salad prepares, or a folder of audio with a manifest.jsonl. `text`: `wordnet`, or a
-    JSONL file. `pool_texts` are what Stage II may select from; `mix_texts` are Stage I's text; `heldout_texts` are
-    spoken for measuring and seen by nothing else.
+    `human`: natural speech, one or several of: debian-prompts, a folder of audio with a manifest, a prepared and
+    aligned folder (used where it lies). Several are mixed by their numbers of utterances. `text`: `wordnet`, or a JSONL
+    file. `pool_texts` are what Stage II may select from; `mix_texts` are Stage I's text; `heldout_texts` are spoken for
+    measuring and seen by nothing else.
     """
 
-    human: str = "debian-prompts"
+    human: str | Annotated[tuple[str, ...], Field(min_length=1)] = "debian-prompts"
     text: str = "wordnet"
     heldout_human: Annotated[int, Field(ge=2)] = 40
     heldout_texts: Count = 120

@@ -14,6 +14,7 @@ from salad.files import read_json, read_jsonl
 from salad.measure.arm import ArmRows, arm_estimates, compare_misalignment
 from salad.measure.statistics import mean
 from salad.measure.tasks import definition
+from salad.natural_speech import corpora
 from salad.recipe import Recipe
 from salad.stage_one import warm_start_curve
 from salad.texts.text import read_texts
@@ -45,7 +46,7 @@ def assemble(
         "conditions": {
             "policy": recipe.sequence.policy,
             "broad": {"corpus": recipe.data.text, "voice": recipe.voice},
-            "human": {"corpus": recipe.data.human, "voice": "human"},
+            "human": {"corpus": " + ".join(corpora(recipe)), "voice": "human"},
             "warm_start": recipe.stage_one.warm_start.steps > 0,
         },
         "arms": [
@@ -82,7 +83,7 @@ def deviations(recipe: Recipe) -> list[str]:
         what = f": the first {sequence.prefix_frac:.0%} of the words are spoken, the loss is on the rest"
         tail = what if sequence.policy == "speech_prefix" else ""
         found.append(f"Sequences follow the policy {sequence.policy}{tail}; the paper interleaves spans.")
-    if recipe.data.human == "debian-prompts":
+    if corpora(recipe) == ("debian-prompts",):
         found.append("Natural speech is 25 minutes of telephone prompts by one speaker; the paper has 141,612 hours.")
     if recipe.data.text == "wordnet":
         found.append("Broad text is WordNet's definitions; the paper's is FineWeb-Edu.")

@@ -44,7 +44,7 @@ def new_student(recipe: Recipe, encoder_dim: int, encoder_hz: float) -> SpeechLM
 
 def stage_one(
     recipe: Recipe,
-    speech: Sequence[Utterance],
+    speech: Sequence[Sequence[Utterance]],
     texts: Sequence[Text],
     encoder_dim: int,
     encoder_hz: float,
@@ -53,17 +53,18 @@ def stage_one(
 ) -> list[Rejected]:
     """Train Stage I and write `out`/model, `out`/untrained and the checkpoint before the decay.
 
-    Returns the utterances that no sequence could be made of; the warm start still uses them.
+    The corpora of `speech` are mixed by their numbers of utterances. Returns the utterances that no sequence could be
+    made of; the warm start still uses them.
     """
     settings = recipe.stage_one
     torch.set_num_threads(recipe.threads)
     student = new_student(recipe, encoder_dim, encoder_hz)
     save_model(student, recipe, "untrained", out / "untrained")
-    warm_start_once(student, recipe, [speech], settings.warm_start, "stage_one", out / "warm_start", progress)
+    warm_start_once(student, recipe, speech, settings.warm_start, "stage_one", out / "warm_start", progress)
     builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
-    usable, rejected = builder.usable(speech)
-    weights = [1 - settings.text_frac, settings.text_frac]
-    stream = Stream.of(builder, [usable], texts, weights, settings, student.config.speech_token_id, "stage_one")
+    usable, rejected = usable_speech(builder, speech)
+    weights = [*by_size(usable, 1 - settings.text_frac), settings.text_frac]
+    stream = Stream.of(builder, usable, texts, weights, settings, student.config.speech_token_id, "stage_one")
     steps = settings.steps
     reports: list[StepReport] = []
     for report in train(
@@ -80,6 +81,20 @@ def stage_one(
     write_json(out / "curve.json", [asdict(report) for report in reports])
     save_model(student, recipe, "stage_one", out / "model")
     return rejected
+
+
+def usable_speech(
+    builder: SequenceBuilder, speech: Sequence[Sequence[Utterance]]
+) -> tuple[list[Sequence[Utterance]], list[Rejected]]:
+    """What the policy can use of each corpus, and the rest with reasons."""
+    sorted_out = [builder.usable(corpus) for corpus in speech]
+    return [kept for kept, _ in sorted_out], [row for _, rejected in sorted_out for row in rejected]
+
+
+def by_size(speech: Sequence[Sequence[Utterance]], share: float) -> list[float]:
+    """`share` of the mix, dealt out to corpora by their numbers of utterances."""
+    total = max(1, sum(map(len, speech)))
+    return [share * len(corpus) / total for corpus in speech]
 
 
 def warm_start_once(

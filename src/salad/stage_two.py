@@ -33,7 +33,7 @@ from salad.select.naming import cluster_names
 from salad.select.probe import ClusterProbe, probe_clusters
 from salad.select.sampling import Selection, select_texts, target_distribution
 from salad.speech.prepared import Rejected
-from salad.stage_one import PRE_DECAY, save_model, warm_start_once
+from salad.stage_one import PRE_DECAY, by_size, save_model, usable_speech, warm_start_once
 from salad.texts.text import Text
 
 
@@ -88,7 +88,7 @@ def select(
 def stage_two(
     recipe: Recipe,
     stage_one_folder: Path,
-    natural: Sequence[Utterance],
+    natural: Sequence[Sequence[Utterance]],
     selected: Sequence[Utterance],
     texts: Sequence[Text],
     out: Path,
@@ -105,14 +105,13 @@ def stage_two(
     student = SpeechLM.from_pretrained(stage_one_folder / "model")
     load_weights(before_decay, student)
     warm_start_once(
-        student, recipe, [natural, selected], settings.warm_start, "stage_two", out / "warm_start", progress
+        student, recipe, [*natural, selected], settings.warm_start, "stage_two", out / "warm_start", progress
     )
     builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
-    usable_natural, _ = builder.usable(natural)
+    usable_natural, _ = usable_speech(builder, natural)
     usable, rejected = builder.usable(selected)
-    third = [1 / 3] * 3
-    sources = [usable_natural, usable]
-    stream = Stream.of(builder, sources, texts, third, settings, student.config.speech_token_id, "stage_two")
+    sources, weights = [*usable_natural, usable], [*by_size(usable_natural, 1 / 3), 1 / 3, 1 / 3]
+    stream = Stream.of(builder, sources, texts, weights, settings, student.config.speech_token_id, "stage_two")
     reports: list[StepReport] = []
     for report in train(
         student,

@@ -1,6 +1,6 @@
 """The steps of `salad run`, in order: which folder holds what, and which room does the work.
 
-human/, aligned/  human speech, a prepared folder, without and with word timings; human_split.json: what is held out
+human/N, aligned/N  natural speech, prepared folders, without and with word timings; human_split.json: what is held out
 texts/            mix, pool, probe, heldout .jsonl
 clusters/         the pool's clusters, their names, the probes' clusters
 spoken/NAME/      synthetic speech: heldout, probe, stage_two, stage_two_uniform; audio shared in spoken/audio
@@ -23,10 +23,9 @@ import torch
 
 from salad.assets import resolve
 from salad.distill.teacher import teacher_for
-from salad.errors import DataError
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.interleave.builder import SequenceBuilder
-from salad.interleave.utterances import SpeechCorpus
+from salad.interleave.utterances import SpeechCorpus, Utterance
 from salad.measure.arm import ArmRows, HeldOut, measure_arm, read_task
 from salad.measure.cascade import transcripts
 from salad.measure.tasks.definition import DefinitionItem, definition_items
@@ -35,15 +34,22 @@ from salad.model.encoder import load_encoder
 from salad.model.encoders.speech_encoder import SpeechEncoder
 from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
-from salad.randomness import generator
+from salad.natural_speech import (
+    aligned_folders,
+    corpora,
+    held_out_speech,
+    hold_out,
+    is_prepared,
+    prepare_human,
+    training_speech,
+)
 from salad.recipe import Recipe
 from salad.report.page import write_report
 from salad.results import assemble
 from salad.run import Progress, Run, Step, reports, wall_s
 from salad.select.probe import ClusterProbe
 from salad.speech.align import align_folder
-from salad.speech.corpora import debian_prompts, folder
-from salad.speech.prepared import Rejected, kind_of, read_cuts, text_of
+from salad.speech.prepared import Rejected, kind_of, read_cuts, stream_cuts, text_of
 from salad.speech.recognize import Recognizer
 from salad.stage_one import stage_one
 from salad.stage_two import cluster, probe, select, stage_two
@@ -53,7 +59,6 @@ from salad.texts import wordnet
 from salad.texts.corpus import TextCorpus
 from salad.texts.text import Text, read_texts, write_texts
 
-OVERLAP_WORDS = 5  # a held-out prompt shares no run of so many words with another prompt
 ARMS = ("stage_two", "stage_two_uniform")
 
 
@@ -64,10 +69,7 @@ def prepare(run: Run, progress: Progress) -> dict[str, Any]:
     """Human speech -> cuts with transcripts; broad texts -> mix, pool, probe and held-out parts."""
     data, two = run.recipe.data, run.recipe.stage_two
     progress(0, 3, "human speech")
-    if data.human == "debian-prompts":
-        debian_prompts.prepare(run.path("human"))
-    else:
-        folder.prepare(Path(data.human), run.path("human"))
+    folders = prepare_human(run)
     progress(1, 3, "texts")
     texts, left_out = wordnet.load(resolve("wordnet")) if data.text == "wordnet" else (read_texts(Path(data.text)), {})
     sizes = {
@@ -80,53 +82,25 @@ def prepare(run: Run, progress: Progress) -> dict[str, Any]:
     for name, part in wordnet.split_by_synset(texts, sizes, run.recipe.seed).items():
         write_texts(run.path("texts", f"{name}.jsonl"), part)
     progress(3, 3)
-    cuts = read_cuts(run.path("human"))
-    rejected = Counter(kind_of(row["reason"]) for row in read_jsonl(run.path("human", "rejected.jsonl")))
+    durations = [cut.duration for there in folders for cut in stream_cuts(there)]
+    rejected = Counter(kind_of(row["reason"]) for there in folders for row in read_jsonl(there / "rejected.jsonl"))
     return {
-        "human_s": sum(cut.duration for cut in cuts),
-        "num_utterances": len(cuts),
+        "human_s": sum(durations),
+        "num_utterances": len(durations),
         "rejected": counts("human speech", rejected) + counts("broad text", Counter(left_out)),
     }
 
 
 def align(run: Run, progress: Progress) -> dict[str, Any]:
     """Word timings for the human speech; then which of its utterances are held out."""
-    report = _align_folder(run, run.path("human"), run.path("aligned"), progress)
-    cuts = read_cuts(run.path("aligned"))
-    held_out = choose_held_out(
-        {cut.id: text_of(cut) for cut in cuts},
-        run.recipe.data.heldout_human,
-        run.recipe.sequence.min_words,
-        run.recipe.seed,
-    )
-    write_json(run.path("human_split.json"), {"heldout": held_out})
+    report: dict[str, Any] = {"rejected": []}
+    for number, (entry, out) in enumerate(zip(corpora(run.recipe), aligned_folders(run), strict=True)):
+        if not is_prepared(entry):  # one that was brought along was aligned by its owner
+            own = _align_folder(run, run.path("human", str(number)), out, progress)
+            report["rejected"] += own.pop("rejected")
+            report[entry] = own
+    hold_out(run)
     return report
-
-
-def choose_held_out(texts: dict[str, str], wanted: int, min_words: int, seed: int) -> list[str]:
-    """Ids to hold out: long enough, and sharing no run of `OVERLAP_WORDS` words with any other utterance.
-
-    Raises:
-        DataError: too few such utterances.
-    """
-    runs = {item: _word_runs(text) for item, text in texts.items()}
-    seen = Counter(run for own in runs.values() for run in own)
-    fit = sorted(
-        item
-        for item, text in texts.items()
-        if len(text.split()) >= max(min_words, OVERLAP_WORDS) and all(seen[run] == 1 for run in runs[item])
-    )
-    if len(fit) < wanted:
-        raise DataError(
-            f"{len(fit)} utterances share no {OVERLAP_WORDS} words in a row with another; data.heldout_human={wanted} "
-            "asks for more. Lower it, or give more speech."
-        )
-    return sorted(generator(seed, "held-out human").permutation(fit)[:wanted].tolist())
-
-
-def _word_runs(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"[\w']+", text.lower())
-    return {tuple(words[i : i + OVERLAP_WORDS]) for i in range(len(words) - OVERLAP_WORDS + 1)}
 
 
 def cluster_pool(run: Run, progress: Progress) -> dict[str, Any]:
@@ -151,7 +125,7 @@ def cluster_pool(run: Run, progress: Progress) -> dict[str, Any]:
 def speak(run: Run, progress: Progress) -> dict[str, Any]:
     """The held-out and probe texts, spoken by the voice, aligned and encoded; so is the human speech."""
     texts = {"heldout": read_texts(_texts(run, "heldout")), "probe": read_texts(run.path("clusters", "probes.jsonl"))}
-    report = _speak_and_encode(run, texts, ["aligned"], progress)
+    report = _speak_and_encode(run, texts, aligned_folders(run), progress)
     cuts = read_cuts(run.path("spoken", "probe"))
 
     def tell(done: int, total: int) -> None:
@@ -168,11 +142,11 @@ def speak(run: Run, progress: Progress) -> dict[str, Any]:
 
 def run_stage_one(run: Run, progress: Progress) -> dict[str, Any]:
     """Warm start on the human speech, then cross-modal distillation; the checkpoint before the decay is kept."""
-    human = _speech(run, "aligned").without(_held_out_human(run))
-    dim, hz = human.store.feature_dim, human.store.frame_hz
+    human = training_speech(run)
+    dim, hz = human[0].store.feature_dim, human[0].store.frame_hz
     mix = TextCorpus(_texts(run, "mix"))
     rejected = stage_one(run.recipe, human, mix, dim, hz, run.path("stage_one"), progress)
-    seconds = sum(u.words[-1].end_s for u in human)
+    seconds = sum(utterance.words[-1].end_s for corpus in human for utterance in corpus)
     return {"human_s": seconds, "rejected": _reasons("Stage I sequences", rejected)}
 
 
@@ -219,9 +193,9 @@ def stage_two_step(arm: str) -> Any:
     """The work of Stage II for one arm."""
 
     def work(run: Run, progress: Progress) -> dict[str, Any]:
-        human = _speech(run, "aligned").without(_held_out_human(run))
         selected = _speech(run, f"spoken/{arm}")
         mix = TextCorpus(_texts(run, "mix"))
+        human = training_speech(run)
         rejected = stage_two(run.recipe, run.path("stage_one"), human, selected, mix, run.path(arm), progress)
         return {"rejected": _reasons(f"{arm} sequences", rejected)}
 
@@ -324,7 +298,7 @@ def _align_folder(run: Run, folder_: Path, out: Path, progress: Progress) -> dic
 
 
 def _speak_and_encode(
-    run: Run, texts: dict[str, list[Text]], also_encode: Sequence[str], progress: Progress
+    run: Run, texts: dict[str, list[Text]], also_encode: Sequence[Path], progress: Progress
 ) -> dict[str, Any]:
     encoder = load_encoder(run.recipe.model.encoder, run.recipe.threads)
     report: dict[str, Any] = {"seconds": {}, "rejected": []}
@@ -339,7 +313,7 @@ def _speak_and_encode(
         report["rejected"] += counts(f"synthesis of {name}", unspoken)
         report["rejected"] += _align_folder(run, out, out, progress)["rejected"]
         report["seconds"][name] = sum(cut.duration for cut in read_cuts(out))
-    for folder_ in [*(run.path("spoken", name) for name in texts), *map(run.path, also_encode)]:
+    for folder_ in [*(run.path("spoken", name) for name in texts), *also_encode]:
         report["rejected"] += _encode_folder(folder_, encoder, progress)
     return report
 
@@ -362,14 +336,15 @@ def _speech(run: Run, where: str) -> SpeechCorpus:
     return SpeechCorpus(run.path(where), run.recipe.model.encoder)
 
 
-def _held_out_human(run: Run) -> set[str]:
-    return set(read_json(run.path("human_split.json"))["heldout"])
-
-
 def _held_out(run: Run, builder: SequenceBuilder) -> tuple[HeldOut, list[dict[str, Any]]]:
     """What every arm is measured on, the same for all, and what the policy can't use of it."""
     broad, bad_broad = builder.usable(_speech(run, "spoken/heldout"))
-    human, bad_human = builder.usable(_speech(run, "aligned").only(_held_out_human(run)))
+    human: list[Utterance] = []
+    bad_human: list[Rejected] = []
+    for corpus in held_out_speech(run):
+        usable, rejected = builder.usable(corpus)
+        human += usable
+        bad_human += rejected
     spoken = {utterance.id for utterance in broad}
     texts = [text for text in read_texts(_texts(run, "heldout")) if text.id in spoken]
     items = definition_items(texts, run.recipe.measure.task_items, run.recipe.seed)

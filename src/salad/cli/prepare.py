@@ -1,14 +1,14 @@
-"""`salad prepare`: any corpus becomes a prepared folder."""
+"""`salad prepare CORPUS`: any corpus becomes a prepared folder, any texts a texts.jsonl. One subcommand a corpus."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -25,121 +25,102 @@ Opened = tuple["Iterator[Candidate | Rejected]", dict[str, Any]]
 
 NUM_REASONS = 5
 
+prepare = typer.Typer(
+    help="Make a corpus a prepared folder: checked cuts with transcripts; or texts, one JSON line each.\n\n"
+    "What can't be used goes to OUT/rejected.jsonl with its reason; the same command goes on after a stop.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(prepare, name="prepare")
 
-@dataclass(frozen=True)
-class _Request:
-    """What the command line asks for, besides the checks."""
-
-    corpus: str
-    source: Path
-    out: Path
-    splits: tuple[str, ...]
-    language: str | None
-    limit: int | None
-    accept_licence: bool
-    more: dict[str, str]  # options of one corpus or another, those that were given
-
-
-@dataclass(frozen=True)
-class _Corpus:
-    """How a corpus is opened and which options it has."""
-
-    open: Callable[[_Request], Opened]
-    needs_dir: bool = True
-    options: frozenset[str] = field(default_factory=frozenset)
+DirArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Where the corpus lies.")]
+SplitOption = Annotated[list[str], typer.Option("--split", help="A split or subset; repeatable [all].")]
+LanguageOption = Annotated[str | None, typer.Option("--language", help="Only utterances in it, e.g. en.")]
+AlignmentsOption = Annotated[Path | None, typer.Option("--alignments", help="Word timings that are kept apart.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the first.")]
+AcceptOption = Annotated[
+    bool, typer.Option("--accept-licence", help="You accept a licence that forbids commercial use.")
+]
 
 
-# --- the verb -------------------------------------------------------------------------------------------------------
-
-
-@app.command()
-def prepare(
-    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="folder, or a corpus by name; see below.")],
+def _every_corpus(
     out: OutOption,
-    source: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Where the corpus lies.")] = None,
-    split: Annotated[list[str], typer.Option("--split", help="A split or subset; repeatable.")] = [],  # noqa: B006
-    language: Annotated[
-        str | None, typer.Option("--language", help="Of utterances; common-voice, emilia: which.")
-    ] = None,
-    manifest: Annotated[str | None, typer.Option("--manifest", help="folder: its name [manifest.jsonl].")] = None,
-    style: Annotated[
-        str | None, typer.Option("--format", help="folder: jsonl, csv, tsv, lhotse, kaldi or text [by its looks].")
-    ] = None,
-    alignments: Annotated[
-        Path | None, typer.Option("--alignments", help="folder, librispeech: word timings kept apart.")
-    ] = None,
-    audio_root: Annotated[Path | None, typer.Option("--audio-root", help="libriheavy: Libri-Light's audio.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="hub: the dataset, org/name or a folder.")] = None,
-    config: Annotated[str | None, typer.Option("--config", help="hub: its configuration.")] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="hub: branch, tag or commit.")] = None,
-    data_files: Annotated[str | None, typer.Option("--data-files", help="hub: a pattern of its files [all].")] = None,
-    text_column: Annotated[str | None, typer.Option("--text-column", help="hub [text].")] = None,
-    audio_column: Annotated[str | None, typer.Option("--audio-column", help="hub [audio].")] = None,
-    accept_licence: Annotated[
-        bool, typer.Option("--accept-licence", help="Of a corpus for non-commercial use.")
-    ] = False,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Worker processes [all CPUs].")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the first utterances.")] = None,
-    max_duration: Annotated[
-        float | None, typer.Option("--max-duration", help="Seconds [120]; longer: rejected.")
-    ] = None,
-    max_clipped: Annotated[float | None, typer.Option("--max-clipped", help="Share of clipped samples [0.01].")] = None,
+    limit: LimitOption = None,
+    max_duration: Annotated[float, typer.Option("--max-duration", help="Seconds; longer is rejected.")] = 120.0,
+    max_clipped: Annotated[float, typer.Option("--max-clipped", help="Share of clipped samples at most.")] = 0.01,
     any_script: Annotated[bool, typer.Option("--any-script", help="Take transcripts in any script.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad item.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a corpus a prepared folder: checked cuts with transcripts (wordnet: OUT/texts.jsonl).
+    """The options that every corpus of speech has."""
 
-    CORPUS: folder (audio with any manifest), debian-prompts, wordnet, librispeech, libriheavy, emilia, emilia-yodas,
-    common-voice, hub. What can't be used goes to OUT/rejected.jsonl; the same command goes on after a stop.
+
+def corpus(name: str) -> Callable[[Callable[..., Opened]], Callable[..., Opened]]:
+    """Makes what opens a corpus the subcommand `name`: its own parameters become options, beside `_every_corpus`'s.
+
+    It may ask for `out` and `limit`, too. A key "language" in what it says of the whole is that of the utterances
+    whose manifest names none.
     """
-    if corpus == "wordnet":
-        return _prepare_wordnet(out)
-    options = {
-        "split": ",".join(split),
-        "language": language,
-        "manifest": manifest,
-        "format": style,
-        "alignments": alignments,
-        "audio-root": audio_root,
-        "name": name,
-        "config": config,
-        "revision": revision,
-        "data-files": data_files,
-        "text-column": text_column,
-        "audio-column": audio_column,
-    }
-    given = {option: str(value) for option, value in options.items() if value}
-    chosen = _chosen(corpus, source, given)
-    request = _Request(corpus, source or Path(), out, tuple(split), language, limit, accept_licence, given)
+
+    def register(opener: Callable[..., Opened]) -> Callable[..., Opened]:
+        own = inspect.signature(opener).parameters
+        common = inspect.signature(_every_corpus).parameters
+
+        def command(**given: Any) -> None:
+            opened = opener(**{key: given[key] for key in own})
+            _prepare(opened, **{key: given[key] for key in common})
+
+        command.__doc__ = opener.__doc__
+        hints = {**get_type_hints(_every_corpus, include_extras=True), **_hints(opener)}
+        command.__annotations__ = {key: hints[key] for key in [*own, *common]}
+        merged = [*(own[key] for key in own if key not in common), *common.values()]
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer reads
+            [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in merged]
+        )
+        prepare.command(name)(command)
+        return opener
+
+    return register
+
+
+def _hints(opener: Callable[..., Opened]) -> dict[str, Any]:
+    """The annotations of its parameters; what it returns is of modules that are not loaded yet."""
+    named = {key: hint for key, hint in opener.__annotations__.items() if key != "return"}
+    return get_type_hints(type("_", (), {"__annotations__": named}), globals(), include_extras=True)
+
+
+def _prepare(
+    opened: Opened,
+    out: Path,
+    jobs: int | None,
+    limit: int | None,
+    max_duration: float,
+    max_clipped: float,
+    any_script: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
     from salad.display import bar
     from salad.speech.candidate import Checks
     from salad.speech.intake import prepare_corpus
 
-    candidates, info = chosen.open(request)
-    limits: dict[str, Any] = {"max_duration_s": max_duration, "max_clipped_frac": max_clipped}
-    limits |= {"min_script_frac": 0.0 if any_script else None, "language": language if corpus == "folder" else None}
-    checks = Checks(strict=strict, **{key: value for key, value in limits.items() if value is not None})
+    candidates, info = opened
+    limits: dict[str, Any] = {"max_duration_s": max_duration, "max_clipped_frac": max_clipped, "strict": strict}
+    if any_script:
+        limits["min_script_frac"] = 0.0
+    if "language" in info:
+        limits["language"] = info["language"]
     with bar("checking utterances") as told:
         summary = prepare_corpus(
-            islice(candidates, limit), out, info, checks, jobs or _num_cpus(), lambda done: told(done, None)
+            islice(candidates, limit),
+            out,
+            info,
+            Checks(**limits),
+            jobs or len(os.sched_getaffinity(0)),
+            lambda done: told(done, None),
         )
     _tell(summary, as_json)
-
-
-def _chosen(corpus: str, source: Path | None, given: dict[str, str]) -> _Corpus:
-    if corpus not in _CORPORA:
-        raise RecipeError(f"no corpus is called {corpus!r}; choose {', '.join([*_CORPORA, 'wordnet'])}.")
-    chosen = _CORPORA[corpus]
-    if chosen.needs_dir and source is None:
-        raise RecipeError(f"'salad prepare {corpus}' needs the folder: salad prepare {corpus} DIR --out OUT.")
-    if not chosen.needs_dir and source is not None:
-        raise RecipeError(f"'salad prepare {corpus}' takes no folder, and {source} is one; leave it out.")
-    for option in given:
-        if option not in chosen.options:
-            known = ", ".join(f"--{name}" for name in sorted(chosen.options)) or "none of its own"
-            raise RecipeError(f"--{option} is no option of {corpus}; it has {known}.")
-    return chosen
 
 
 def _tell(summary: Summary, as_json: bool) -> None:
@@ -156,10 +137,8 @@ def _tell(summary: Summary, as_json: bool) -> None:
                 "rejected": dict(summary.reasons),
             }
         )
-    print(
-        f"{summary.out}: {summary.num_cuts} utterances, {summary.hours:.2f} h, {summary.num_speakers} speakers; "
-        f"licence: {summary.licence}"
-    )
+    num = f"{summary.num_speakers} speaker{'' if summary.num_speakers == 1 else 's'}"
+    print(f"{summary.out}: {summary.num_cuts} utterances, {summary.hours:.2f} h, {num}; licence: {summary.licence}")
     if not summary.num_rejected:
         return print("nothing rejected")
     reasons = [f"{count} {kind}" for kind, count in summary.reasons[:NUM_REASONS]]
@@ -170,126 +149,195 @@ def _tell(summary: Summary, as_json: bool) -> None:
     )
 
 
-def _num_cpus() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-# --- the corpora ----------------------------------------------------------------------------------------------------
-
-
-def _accepted(request: _Request, licence: str, non_commercial: bool) -> dict[str, Any]:
-    """What info.json says of a licence's acceptance.
+def _accepted(corpus: str, licence: str, accept: bool) -> dict[str, Any]:
+    """What info.json says of the acceptance of a licence that forbids commercial use.
 
     Raises:
-        RecipeError: it must be accepted and was not.
+        RecipeError: it was not accepted.
     """
-    if not non_commercial:
-        return {}
-    if not request.accept_licence:
+    if not accept:
         raise RecipeError(
-            f"{request.corpus} is under {licence}, which forbids commercial use; for other use, add --accept-licence."
+            f"{corpus} is under {licence}, which forbids commercial use; for other, add --accept-licence."
         )
     return {"licence_accepted": True, "licence_accepted_on": datetime.now(UTC).date().isoformat()}
 
 
-def _folder(request: _Request) -> Opened:
+# --- speech ---------------------------------------------------------------------------------------------------------
+
+
+@corpus("folder")
+def _folder(
+    source: DirArgument,
+    manifest: Annotated[str | None, typer.Option("--manifest", help="Its name [manifest.jsonl].")] = None,
+    style: Annotated[
+        str | None, typer.Option("--format", help="jsonl, csv, tsv, lhotse, kaldi or text [by its looks].")
+    ] = None,
+    alignments: AlignmentsOption = None,
+    language: Annotated[str | None, typer.Option("--language", help="Where the manifest names none.")] = None,
+) -> Opened:
+    """Audio with a manifest: JSON lines, NeMo, CSV, TSV, Kaldi, Lhotse, or transcripts in text files beside it."""
     from salad.speech.corpora import folder
 
-    alignments = request.more.get("alignments")
-    return folder.open_folder(
-        request.source,
-        request.more.get("manifest"),
-        request.more.get("format"),
-        None if alignments is None else Path(alignments),
-    )
+    candidates, info = folder.open_folder(source, manifest, style, alignments)
+    return candidates, info if language is None else {**info, "language": language}
 
 
-def _debian_prompts(request: _Request) -> Opened:
+@corpus("debian-prompts")
+def _debian_prompts(out: OutOption) -> Opened:
+    """25 minutes of telephone prompts by one speaker; fetched."""
     from salad.speech.corpora import debian_prompts
 
-    return debian_prompts.candidates(request.out), debian_prompts.info()
+    return debian_prompts.candidates(out), debian_prompts.info()
 
 
-def _librispeech(request: _Request) -> Opened:
+@corpus("librispeech")
+def _librispeech(
+    source: DirArgument,
+    split: SplitOption = [],  # noqa: B006  (typer reads the default, nobody changes it)
+    alignments: AlignmentsOption = None,
+) -> Opened:
+    """LibriSpeech or mini LibriSpeech."""
     from salad.speech.corpora import librispeech
 
-    alignments = request.more.get("alignments")
-    found = librispeech.candidates(request.source, request.splits, None if alignments is None else Path(alignments))
-    return found, dict(librispeech.INFO)
+    info: dict[str, Any] = dict(librispeech.INFO)
+    report = info.setdefault("alignments", {}) if alignments is not None else {}
+    return librispeech.candidates(source, tuple(split), alignments, report=report), info
 
 
-def _libriheavy(request: _Request) -> Opened:
+@corpus("libriheavy")
+def _libriheavy(
+    source: DirArgument,
+    split: SplitOption = [],  # noqa: B006
+    audio_root: Annotated[Path | None, typer.Option("--audio-root", help="Libri-Light's audio [DIR].")] = None,
+) -> Opened:
+    """LibriHeavy's manifests over Libri-Light's audio."""
     from salad.speech.corpora import libriheavy
 
-    root = request.more.get("audio-root")
-    found = libriheavy.candidates(request.source, request.splits, None if root is None else Path(root))
-    return found, dict(libriheavy.INFO)
+    return libriheavy.candidates(source, tuple(split), audio_root), dict(libriheavy.INFO)
 
 
-def _emilia(request: _Request) -> Opened:
+MinDnsmosOption = Annotated[float, typer.Option("--min-dnsmos", help="Estimated quality at least, 1 to 5.")]
+
+
+@corpus("emilia")
+def _emilia(
+    source: DirArgument,
+    out: OutOption,
+    language: LanguageOption = None,
+    min_dnsmos: MinDnsmosOption = 0.0,
+    accept_licence: AcceptOption = False,
+) -> Opened:
+    """Emilia (CC BY-NC 4.0)."""
     from salad.speech.corpora import emilia
 
-    yodas = request.corpus == "emilia-yodas"
-    accepted = {} if yodas else _accepted(request, emilia.LICENCE, emilia.NON_COMMERCIAL)
-    wanted = emilia.Wanted(yodas=yodas, language=request.language and request.language.lower())
-    info = {**emilia.INFO, "corpus": request.corpus, **accepted}
-    return emilia.candidates(request.source, request.out, wanted), info
+    accepted = _accepted("emilia", emilia.LICENCE, accept_licence)
+    wanted = emilia.Wanted(yodas=False, language=language and language.lower(), min_dnsmos=min_dnsmos)
+    return emilia.candidates(source, out, wanted), {**emilia.INFO, "corpus": "emilia", **accepted}
 
 
-def _common_voice(request: _Request) -> Opened:
+@corpus("emilia-yodas")
+def _emilia_yodas(
+    source: DirArgument, out: OutOption, language: LanguageOption = None, min_dnsmos: MinDnsmosOption = 0.0
+) -> Opened:
+    """Emilia-YODAS (CC BY 4.0)."""
+    from salad.speech.corpora import emilia
+
+    wanted = emilia.Wanted(yodas=True, language=language and language.lower(), min_dnsmos=min_dnsmos)
+    return emilia.candidates(source, out, wanted), {**emilia.INFO, "corpus": "emilia-yodas"}
+
+
+@corpus("common-voice")
+def _common_voice(
+    source: DirArgument,
+    split: Annotated[list[str], typer.Option("--split", help="Repeatable [train].")] = [],  # noqa: B006
+    language: Annotated[str | None, typer.Option("--language", help="Of the release [the folder's name].")] = None,
+) -> Opened:
+    """A release of Common Voice, one language."""
     from salad.speech.corpora import common_voice
 
-    found = common_voice.candidates(request.source, request.splits or ("train",), request.language)
-    return found, dict(common_voice.INFO)
+    return common_voice.candidates(source, tuple(split) or ("train",), language), dict(common_voice.INFO)
 
 
-def _hub(request: _Request) -> Opened:
+@corpus("hub")
+def _hub(
+    out: OutOption,
+    name: Annotated[str, typer.Option("--name", help="The dataset: org/name, or a local folder.")],
+    config: Annotated[str | None, typer.Option("--config", help="Its configuration.")] = None,
+    split: Annotated[str, typer.Option("--split")] = "train",
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit.")] = None,
+    data_files: Annotated[str | None, typer.Option("--data-files", help="A pattern of its files [all].")] = None,
+    text_column: Annotated[str, typer.Option("--text-column")] = "text",
+    audio_column: Annotated[str, typer.Option("--audio-column")] = "audio",
+    speaker_column: Annotated[str | None, typer.Option("--speaker-column")] = None,
+    id_column: Annotated[str | None, typer.Option("--id-column")] = None,
+    language: Annotated[str | None, typer.Option("--language", help="Of the utterances [English].")] = None,
+    limit: LimitOption = None,
+    accept_licence: AcceptOption = False,
+) -> Opened:
+    """Any audio dataset of the Hugging Face hub, streamed; or a local one in its layout."""
     from salad.speech.corpora import hub
 
-    if "name" not in request.more:
-        raise RecipeError("'salad prepare hub' needs the dataset: salad prepare hub --name ORG/DATASET --out OUT.")
-    if len(request.splits) > 1:
-        raise RecipeError(f"--split {' --split '.join(request.splits)}: hub takes one; prepare the others apart.")
-    columns = {
-        "text_column": request.more.get("text-column"),
-        "audio_column": request.more.get("audio-column"),
-        "config": request.more.get("config"),
-        "revision": request.more.get("revision"),
-        "data_files": request.more.get("data-files"),
-        "split": request.more.get("split"),
-        "language": request.language,
+    given = {
+        "config": config,
+        "revision": revision,
+        "data_files": data_files,
+        "speaker_column": speaker_column,
+        "id_column": id_column,
+        "language": language,
     }
-    dataset = hub.HubDataset(request.more["name"], **{key: value for key, value in columns.items() if value})
+    dataset = hub.HubDataset(
+        name,
+        split=split,
+        text_column=text_column,
+        audio_column=audio_column,
+        **{key: value for key, value in given.items() if value is not None},
+    )
     licence = hub.licence_of(dataset)
-    accepted = _accepted(request, licence, hub.is_non_commercial(licence))
+    accepted = _accepted(name, licence, accept_licence) if hub.is_non_commercial(licence) else {}
     info = {"corpus": dataset.name, "licence": licence, "source": dataset.source, **accepted}
-    return hub.candidates(dataset, request.out, request.limit, licence), info
+    return hub.candidates(dataset, out, limit, licence), info
 
 
-_CORPORA = {
-    "folder": _Corpus(_folder, options=frozenset({"manifest", "format", "alignments", "language"})),
-    "debian-prompts": _Corpus(_debian_prompts, needs_dir=False),
-    "librispeech": _Corpus(_librispeech, options=frozenset({"split", "alignments"})),
-    "libriheavy": _Corpus(_libriheavy, options=frozenset({"split", "audio-root"})),
-    "emilia": _Corpus(_emilia, options=frozenset({"language"})),
-    "emilia-yodas": _Corpus(_emilia, options=frozenset({"language"})),
-    "common-voice": _Corpus(_common_voice, options=frozenset({"split", "language"})),
-    "hub": _Corpus(
-        _hub,
-        needs_dir=False,
-        options=frozenset(
-            {"name", "config", "revision", "split", "data-files", "text-column", "audio-column", "language"}
-        ),
-    ),
-}
+# --- texts ----------------------------------------------------------------------------------------------------------
 
 
-def _prepare_wordnet(out: Path) -> None:
-    from salad.assets import resolve
-    from salad.texts import wordnet
-    from salad.texts.text import write_texts
+@prepare.command()
+def text(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="hub:ORG/NAME, or a JSONL, Parquet or text file or folder.")
+    ],
+    out: OutOption,
+    limit: LimitOption = None,
+    text_column: Annotated[str, typer.Option("--text-column")] = "text",
+    domain_column: Annotated[str | None, typer.Option("--domain-column", help="What texts are sampled by.")] = None,
+    config: Annotated[str | None, typer.Option("--config", help="hub: its configuration.")] = None,
+    split: Annotated[str, typer.Option("--split", help="hub: its split.")] = "train",
+    licence: Annotated[str | None, typer.Option("--licence", help="Where the source names none.")] = None,
+    min_words: Annotated[int, typer.Option("--min-words", min=1, help="Shorter is rejected.")] = 1,
+    max_words: Annotated[int | None, typer.Option("--max-words", min=1, help="Longer is rejected.")] = None,
+    per: Annotated[
+        Literal["line", "paragraph", "file"],
+        typer.Option("--per", help="Plain text: a text per line, paragraph or file."),
+    ] = "paragraph",
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Shuffles the order of files [as they are].")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Texts for the mix and for Stage II, streamed into OUT/texts.jsonl."""
+    from salad.cli.texts import prepare_texts
+    from salad.texts.rows import TextSettings
 
-    texts, left_out = wordnet.load(resolve("wordnet"))
-    write_texts(out / "texts.jsonl", texts)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
-    print(f"{out / 'texts.jsonl'}: {len(texts)} texts; left out: {reasons}")
+    settings = TextSettings(
+        source, limit, text_column, split, config, domain_column, licence, min_words, max_words, seed, per
+    )
+    prepare_texts(settings, out, as_json)
+
+
+@prepare.command()
+def wordnet(out: OutOption, as_json: JsonOption = False) -> None:
+    """WordNet's definitions as texts in 45 domains; fetched."""
+    from salad.cli.texts import prepare_texts
+    from salad.texts.rows import TextSettings
+
+    prepare_texts(TextSettings("wordnet"), out, as_json)

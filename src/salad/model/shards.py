@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lhotse import MonoCut, fastcopy
+from lhotse import MonoCut, SupervisionSegment, fastcopy
 from lhotse.array import Array, TemporalArray
 from lhotse.serialization import deserialize_item
 from lhotse.shar import ArrayTarWriter
@@ -225,8 +225,18 @@ def _index(shard: Shard, cuts: list[MonoCut], encoded: dict[str, Encoded], offse
 
 def _shar_line(cut: MonoCut) -> str:
     """A cut as Shar has it: it begins where its array does, and its recording is a place for audio that isn't there."""
-    at_zero = fastcopy(cut, start=0.0, recording=to_shar_placeholder(cut.recording, cut))
+    spoken = [_counted_from(cut.start, supervision) for supervision in cut.supervisions]
+    at_zero = fastcopy(cut, start=0.0, supervisions=spoken, recording=to_shar_placeholder(cut.recording, cut))
     return json.dumps(at_zero.to_dict(), ensure_ascii=False) + "\n"
+
+
+def _counted_from(start_s: float, supervision: SupervisionSegment) -> SupervisionSegment:
+    """Its word timings from `start_s` of the recording: Lhotse's count from where the recording begins."""
+    alignment = supervision.alignment
+    if not alignment or start_s == 0:
+        return supervision
+    moved = {kind: [item.with_offset(-start_s) for item in items] for kind, items in alignment.items()}
+    return fastcopy(supervision, alignment=moved)
 
 
 def npy(array: NDArray[Any]) -> bytes:

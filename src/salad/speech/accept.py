@@ -133,8 +133,9 @@ def _cut(candidate: Candidate, file: AudioFile, span: Span, checks: Checks, out:
     }
     if candidate.words is not None:
         words = timed_words(text, candidate.words, duration_s)
+        begin_s = time.seconds(span.start, file.rate_hz)  # Lhotse's alignments count from the recording's start
         supervision["alignment"] = {
-            "word": [[word, round(start, 4), round(end - start, 4), None] for word, start, end in words]
+            "word": [[word, round(begin_s + start, 4), round(end - start, 4), None] for word, start, end in words]
         }
     origin = {"licence": candidate.licence, "source": candidate.source, "document": candidate.document}
     custom = {**candidate.custom, **{key: value for key, value in origin.items() if value is not None}}

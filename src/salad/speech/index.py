@@ -210,7 +210,9 @@ def _record(cut: dict[str, Any]) -> list[Any]:
             raise AlignmentError(
                 f"utterance {cut['id']!r}: its word timings are not those of its text; align it again."
             )
-        times = [time_s for _, start, duration, *_ in items for time_s in (start, round(start + duration, 8))]
+        begin_s = cut["start"]
+        spans = [(start - begin_s, start - begin_s + duration) for _, start, duration, *_ in items]
+        times = [round(time_s, 8) for span in spans for time_s in span]
     return [cut["id"], cut["duration"], (cut.get("custom") or {}).get("document"), text, times]
 
 

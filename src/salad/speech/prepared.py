@@ -2,7 +2,8 @@
 
 OUT/cuts.jsonl.gz      Lhotse MonoCuts; each has one supervision with text, speaker, language, and, once aligned,
                        supervision.alignment["word"]: one AlignmentItem(symbol, start, duration, score) for every
-                       whitespace-separated word of the text, in order, times in seconds from the cut's start
+                       whitespace-separated word of the text, in order, times in seconds from the recording's start
+                       (as Lhotse has it; `words_of` and `with_words` count from the cut's)
 OUT/rejected.jsonl     what was not taken: {"id", "reason", "place"} a line, empty when all was taken; a reason reads
                        "kind: what is wrong with this one"
 OUT/info.json          {"corpus", "licence", "source", ...}: where it comes from
@@ -146,17 +147,23 @@ def words_of(cut: MonoCut) -> list[TimedWord]:
     alignment = cut.supervisions[0].alignment or {}
     if "word" not in alignment:
         raise AlignmentError(f"utterance {cut.id!r} has no word timings; run 'salad align' on its folder first.")
-    words = [TimedWord(item.symbol, item.start, item.end) for item in alignment["word"]]
+    words = [
+        TimedWord(item.symbol, round(item.start - cut.start, 8), round(item.end - cut.start, 8))
+        for item in alignment["word"]
+    ]
     if [word.text for word in words] != text_of(cut).split():
         raise AlignmentError(f"utterance {cut.id!r}: its word timings are not those of its text; align it again.")
     return words
 
 
 def with_words(cut: MonoCut, words: Iterable[tuple[str, float, float, float | None]]) -> MonoCut:
-    """The same cut with word timings (text, start_s, end_s, confidence 0-1 or None)."""
+    """The same cut with word timings (text, start_s, end_s, confidence 0-1 or None), counted from the cut's start."""
     from lhotse.supervision import AlignmentItem
 
-    items = [AlignmentItem(text, round(start, 4), round(end - start, 4), score) for text, start, end, score in words]
+    items = [
+        AlignmentItem(text, round(cut.start + start, 4), round(end - start, 4), score)
+        for text, start, end, score in words
+    ]
     cut.supervisions[0].alignment = {"word": items}
     return cut
 

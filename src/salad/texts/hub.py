@@ -47,7 +47,7 @@ class HubShard:
     def _next(self, examples: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
         import pyarrow as pa
         from datasets.exceptions import DatasetsError
-        from huggingface_hub.errors import HTTPError
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its HTTP client, whichever it is
 
         try:
             return next(examples, None)
@@ -102,7 +102,7 @@ def open_stream(name: str, config: str | None, split: str, **options: Any) -> An
     """
     import datasets
     from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its HTTP client, whichever it is
 
     try:
         if Path(name).is_dir() and any((Path(name) / mark).is_file() for mark in ("state.json", "dataset_dict.json")):

@@ -101,6 +101,8 @@ def open_source(settings: TextSettings) -> Source:
         return _wordnet()
     if settings.source.startswith("hub:"):
         name = settings.source.removeprefix("hub:")
+        if not name.strip("/"):
+            raise RecipeError(f"{settings.source!r} names no dataset; write it hub:OWNER/NAME.")
         shards, licence = hub_shards(name, settings.config, settings.split, settings.columns, settings.required)
         return Source(shards, licence, {})
     root = Path(settings.source)

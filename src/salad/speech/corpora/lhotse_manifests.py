@@ -8,7 +8,7 @@ working directory, as Lhotse takes it. Memory holds the recordings where they ha
 
 The times of an alignment count from the recording's start, says Lhotse, and stay so when a cut is cut out of another;
 some programs write them from the cut's or the supervision's start. They are taken from the first of these by which all
-words lie in the supervision's span; those of a folder that salad prepared, from the cut's start.
+words lie in the supervision's span.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ def is_recording(row: object) -> bool:
 
 def from_cuts(manifest: Path) -> Iterator[Candidate | Rejected]:
     """The supervisions of a manifest of cuts, in order; a cut without one is a rejection."""
-    of_prepared = (manifest.parent / "info.json").is_file() and (manifest.parent / "rejected.jsonl").is_file()
     for item in _rows(manifest):
         if isinstance(item, Rejected):
             yield item
@@ -71,7 +70,7 @@ def from_cuts(manifest: Path) -> Iterator[Candidate | Rejected]:
             try:
                 origin = {**(_dict(supervision).get("custom") or {}), **(cut.get("custom") or {})}
                 begins_s = _number(cut, "start")
-                yield _candidate(own, place, audio, _dict(supervision), begins_s, origin, of_prepared)
+                yield _candidate(own, place, audio, _dict(supervision), begins_s, origin)
             except (DataError, TypeError) as error:
                 yield Rejected(own, str(error), place)
 
@@ -128,11 +127,10 @@ def _candidate(
     supervision: dict[str, Any],
     cut_start_s: float,
     origin: dict[str, Any],
-    of_prepared: bool = False,
 ) -> Candidate:
     """A supervision whose times count from the cut's start, which stands at `cut_start_s` of the recording."""
     start_s, duration_s = _number(supervision, "start"), _number(supervision, "duration")
-    references_s = (start_s,) if of_prepared else (cut_start_s + start_s, start_s, 0.0)
+    references_s = (cut_start_s + start_s, start_s, 0.0)
     speaker, language = supervision.get("speaker"), supervision.get("language")
     return Candidate(
         id=name,
