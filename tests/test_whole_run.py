@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from salad.speech.corpora import debian_prompts
+from salad.speech.align import align_folder
+from salad.speech.corpora import debian_prompts, folder
 from salad.speech.prepared import read_cuts, text_of
 
 REPO = Path(__file__).parents[1]
@@ -47,18 +48,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
-def human(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 60 prompts as a user would bring it: audio files and a manifest."""
-    prepared = tmp_path_factory.mktemp("prompts")
-    debian_prompts.prepare(prepared)
-    long_enough = [cut for cut in read_cuts(prepared) if len(text_of(cut).split()) >= 5 and cut.duration < 8]
+def human(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """60 prompts as a user would bring them: half in a folder with a manifest, half prepared and aligned before."""
+    prompts, bare, aligned = (tmp_path_factory.mktemp(name) for name in ("prompts", "bare", "aligned"))
+    debian_prompts.prepare(prompts)
+    long_enough = [cut for cut in read_cuts(prompts) if len(text_of(cut).split()) >= 5 and cut.duration < 8]
     rows = [{"id": cut.id, "audio": cut.recording.sources[0].source, "text": text_of(cut)} for cut in long_enough[:60]]
-    (prepared / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return prepared
+    (bare / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:30]))
+    (prompts / "second.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[30:]))
+    folder.prepare(prompts, aligned, "second.jsonl")
+    align_folder(aligned, "whisper:whisper-tiny.en", threads=2)
+    return f"[{bare}, {aligned}]"
 
 
-def command(human: Path, out: Path, *more: str) -> list[str]:
-    sets = [f"--set={key}={value}" for key, value in {**SMALL, "data.human": str(human)}.items()]
+def command(human: str, out: Path, *more: str) -> list[str]:
+    sets = [f"--set={key}={value}" for key, value in {**SMALL, "data.human": human}.items()]
     return [sys.executable, "-m", "salad", "run", str(REPO / "recipes/demo.yaml"), "--out", str(out), *sets, *more]
 
 
@@ -75,7 +79,7 @@ def numbers(run: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def finished(human: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(human: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("uninterrupted") / "run"
     done = subprocess.run(command(human, out), env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -108,14 +112,14 @@ def test_results_have_what_the_schema_promises(finished: Path) -> None:
     assert "salad" in (finished / "report.html").read_text()
 
 
-def test_a_finished_run_has_nothing_to_do(finished: Path, human: Path) -> None:
+def test_a_finished_run_has_nothing_to_do(finished: Path, human: str) -> None:
     before = (finished / "results.json").stat().st_mtime_ns
     again = subprocess.run(command(human, finished), env=environment(), capture_output=True, text=True, check=True)
     assert "[1/13]" not in again.stdout
     assert (finished / "results.json").stat().st_mtime_ns == before
 
 
-def test_the_report_step_alone(finished: Path, human: Path) -> None:
+def test_the_report_step_alone(finished: Path, human: str) -> None:
     (finished / "report.html").unlink()
     subprocess.run(command(human, finished, "--only", "report"), env=environment(), check=True, capture_output=True)
     assert (finished / "report.html").is_file()
@@ -135,7 +139,7 @@ def test_measure_and_ask_on_the_run(finished: Path) -> None:
 
 
 @pytest.mark.kill
-def test_killed_at_random_moments_it_ends_with_the_same_numbers(finished: Path, human: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments_it_ends_with_the_same_numbers(finished: Path, human: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     moments = random.Random(7)
     kills = 0

@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from salad.errors import DataError
+from salad.errors import AlignmentError, DataError
 from salad.files import read_json, write_json
 from salad.interleave.utterances import SpeechCorpus
 from salad.recipe import Recipe
 from salad.run import Run
 from salad.speech.corpora import debian_prompts, folder
+from salad.speech.index import IndexedCuts
 from salad.speech.prepared import CUTS_NAME, stream_cuts, text_of
 
 OVERLAP_WORDS = 5  # a held-out prompt shares no run of so many words with another prompt
@@ -41,12 +42,18 @@ def is_prepared(entry: str) -> bool:
 
 
 def prepare_human(run: Run) -> list[Path]:
-    """Prepare the corpora that were not brought along; all prepared folders, in the order of the recipe."""
+    """Prepare the corpora that were not brought along; all prepared folders, in the order of the recipe.
+
+    Raises:
+        AlignmentError: one that was brought along has no word timings.
+    """
     found: list[Path] = []
     for number, entry in enumerate(corpora(run.recipe)):
         out = run.path("human", str(number))
         if is_prepared(entry):
             out = Path(entry)
+            if not (IndexedCuts(out).num_words > 0).any():
+                raise AlignmentError(f"data.human: no cut of {out} has word timings; run 'salad align {out}' first.")
         elif entry == "debian-prompts":
             debian_prompts.prepare(out)
         else:

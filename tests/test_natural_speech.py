@@ -1,0 +1,49 @@
+"""The natural speech of a run: which entries are used where they lie, and what is held out of several corpora."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from salad.errors import DataError
+from salad.natural_speech import choose_held_out, corpora, is_prepared
+from salad.recipe import Recipe
+
+
+def sentence(number: int) -> str:
+    return " ".join(f"word{number}x{i}" for i in range(8))
+
+
+def test_one_corpus_or_several() -> None:
+    assert corpora(Recipe(name="x")) == ("debian-prompts",)
+    assert corpora(Recipe(name="x", data={"human": ["a", "b"]})) == ("a", "b")
+    with pytest.raises(ValueError, match="at least 1"):
+        Recipe(name="x", data={"human": []})
+
+
+def test_a_folder_with_cuts_is_prepared(tmp_path: Path) -> None:
+    assert not is_prepared(str(tmp_path))
+    (tmp_path / "cuts.jsonl.gz").touch()
+    assert is_prepared(str(tmp_path))
+
+
+def test_held_out_shares_no_five_words_with_anything_else() -> None:
+    texts = {(n % 2, f"u{n}"): sentence(n) for n in range(50)}
+    texts[0, "copy"] = "and so " + sentence(7)  # the same words in the other corpus
+    texts[1, "short"] = "only three words"
+    chosen = choose_held_out(texts.items, 20, 5, seed=0)
+    assert len(set(chosen)) == 20
+    assert chosen == sorted(chosen)
+    assert not {(1, "u7"), (0, "copy"), (1, "short")} & set(chosen)
+    assert {corpus for corpus, _ in chosen} == {0, 1}
+    assert chosen == choose_held_out(lambda: reversed(texts.items()), 20, 5, seed=0)
+    assert chosen != choose_held_out(texts.items, 20, 5, seed=1)
+
+
+def test_more_candidates_are_tried_where_most_are_alike() -> None:
+    """Of 300 texts 4 are unlike all others; the first 8 x 4 candidates hardly hold them."""
+    texts = {(0, f"u{n}"): sentence(n if n < 4 else 4) for n in range(300)}
+    assert choose_held_out(texts.items, 4, 5, seed=0) == [(0, f"u{n}") for n in range(4)]
+    with pytest.raises(DataError, match=r"4 utterances share no 5 words in a row.*heldout_human=5"):
+        choose_held_out(texts.items, 5, 5, seed=0)
