@@ -47,12 +47,14 @@ def test_a_model_without_one_hidden_ceiling_stays_as_it_is(parts):
 @pytest.mark.parametrize(
     ("spoken", "alone", "expected"),
     [
-        ("ɡˈʊd mˈɔːn.", ["ɡˈʊd", "mˈɔːn"], ["ɡˈʊd", "mˈɔːn"]),
-        ("ʌvðə ɹˈoʊd", ["ˈʌv", "ðə", "ɹˈoʊd"], ["ʌv", "ðə", "ɹˈoʊd"]),  # espeak joins "of the"
-        ("ɪnɐ bˈɒks", ["ɪn", "ɐ", "bˈɒks"], ["ɪn", "ɐ", "bˈɒks"]),
-        ("fɚɹ ɐ kˈæt", ["fɔːɹ", "ˈeɪ", "kˈæt"], ["fɚɹ", "ɐ", "kˈæt"]),  # other vowels in company
+        ("ɡˈʊd mˈɔːn.", ["ɡˈʊd", "mˈɔːn"], ["ɡˈʊd", " mˈɔːn"]),
+        (" ɡˈʊd ", ["ɡˈʊd"], ["ɡˈʊd"]),
+        ("ʌvðə ɹˈoʊd", ["ˈʌv", "ðə", "ɹˈoʊd"], ["ʌv", "ðə", " ɹˈoʊd"]),  # espeak joins "of the"
+        ("tʃˈɛk əvə dˈɔɡ", ["tʃˈɛk", "ʌv", "ˈeɪ", "dˈɔːɡ"], ["tʃˈɛk", " əv", "ə", " dˈɔɡ"]),
+        ("fɚɹ ɐ kˈæt", ["fɔːɹ", "ˈeɪ", "kˈæt"], ["fɚɹ", " ɐ", " kˈæt"]),  # other vowels in company
         ("fˈɔːɹ ɛɡzˈæmpəl, ðˈɪs", ["fˈɔːɹ ɛɡzˈæmpəl", "ðˈɪs"], ["fˈɔːɹ ɛɡzˈæmpəl", "ðˈɪs"]),  # "e.g." is two
-        ("ˈɑː. bˈiː", ["ˈɑː", "bˈiː"], ["ˈɑː", "bˈiː"]),
+        (" ˈɑː.   bˈiː ", ["ˈɑː", "bˈiː"], ["ˈɑː", "bˈiː"]),  # two sentences
+        ("bˈʌtn̩ ɪt", ["bˈʌtn̩", "ɪt"], ["bˈʌtn̩", " ɪt"]),
     ],
 )
 def test_each_word_finds_its_phonemes(spoken, alone, expected):
@@ -95,8 +97,8 @@ def test_times_agree_with_a_forced_aligners():
         pairs = zip(placed, times, strict=True)
         differences += [abs(t) for word, (start, end) in pairs for t in (word.start_s - start, word.end_s - end)]
     assert len(differences) == 2 * sum(len(text.split()) for text in SENTENCES)
-    assert np.median(differences) < 0.035
-    assert max(differences) < 0.2
+    assert np.median(differences) < 0.02  # 0.012 over 40 definitions
+    assert max(differences) < 0.15
 
 
 @pytest.mark.assets

@@ -148,8 +148,8 @@ class CtcAligner:
 def _check(folder: Path, model: Any, extractor: object, vocabulary: dict[str, Any]) -> None:
     if not hasattr(model.config, "conv_stride") or getattr(extractor, "sampling_rate", RATE_HZ) != RATE_HZ:
         raise AssetError(
-            f"{folder} is no acoustic model on {RATE_HZ} Hz samples ({type(model).__name__}); name one of the Wav2Vec2, "
-            "HuBERT or WavLM kind."
+            f"{folder} is no acoustic model on {RATE_HZ} Hz samples ({type(model).__name__}); name one of the kind of "
+            "Wav2Vec2, HuBERT or WavLM."
         )
     if model.config.pad_token_id is None or not all(isinstance(token, int) for token in vocabulary.values()):
         raise AssetError(f"{folder} has a vocabulary for each of several languages; name a model with one.")

@@ -37,8 +37,9 @@ LEAD_S = (WINDOW_S - 1 / FRAME_HZ) / 2
 """A frame stands for the 10 ms in the middle of the 25.6 ms that it hears."""
 SCORE_SCALE = 1 << 10
 """PocketSphinx keeps acoustic scores without their last ten bits, and hands them out so."""
-BEAMS = (1e-48, 1e-120)
-"""How far below the best a path may fall and still be followed: PocketSphinx's own, then one for hard utterances."""
+BEAM = 1e-120
+"""How far below the best a path may fall and still be followed. With PocketSphinx's own, 1e-48, hesitant speech loses it
+at the first cough; this one takes 20 % longer. Confidences depend on it."""
 
 # espeak's symbols for US English → the dictionary's; the longest fits first.
 _ARPABET = {
@@ -76,11 +77,15 @@ class SphinxAligner:
                 "the aligner pocketsphinx is not installed; install it with pip install 'salad-speech[align]', "
                 "or name another aligner."
             ) from error
-        # Its second search, over the lattice of the first ("bestpath"), may leave words out at the end.
-        settings = {"lm": None, "bestpath": False, "samprate": RATE_HZ, "loglevel": "FATAL"}
-        self._decoders: list[Decoder] = [
-            pocketsphinx.Decoder(**settings, beam=beam, pbeam=beam, wbeam=beam**0.6) for beam in BEAMS
-        ]
+        self._decoder: Decoder = pocketsphinx.Decoder(
+            lm=None,
+            bestpath=False,  # its second search, over the lattice of the first, may leave words out at the end
+            samprate=RATE_HZ,
+            loglevel="FATAL",
+            beam=BEAM,
+            pbeam=BEAM,
+            wbeam=BEAM**0.6,
+        )
 
     @property
     def name(self) -> str:
@@ -90,7 +95,7 @@ class SphinxAligner:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the versions of PocketSphinx, which has its models in it, and of Piper, and of the settings."""
-        made_of = (version("pocketsphinx"), version("piper-tts"), BEAMS, LEAD_S, sorted(_ARPABET.items()))
+        made_of = (version("pocketsphinx"), version("piper-tts"), BEAM, LEAD_S, sorted(_ARPABET.items()))
         return hashlib.sha256(repr(made_of).encode()).hexdigest()
 
     def align(self, audio: Samples, words: Sequence[str]) -> list[PlacedWord]:
@@ -115,29 +120,27 @@ class SphinxAligner:
         return spread(placed, duration_s)
 
     def _heard(self, audio: Samples, text: list[str]) -> list[_Heard]:
-        """The words of `text` in the sound; with the wider beam when the narrow one loses the path."""
+        """The words of `text` in the sound."""
+        self._decoder.set_align_text(" ".join(text))
+        with warnings.catch_warnings():
+            # It is said to be needless, but without it an utterance's scores depend on the one before.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._decoder.start_stream()
+        self._decoder.start_utt()
         pcm = np.round(np.clip(audio, -1.0, 1.0) * 32767).astype(np.int16).tobytes()
-        for decoder in self._decoders:
-            decoder.set_align_text(" ".join(text))
-            with warnings.catch_warnings():
-                # It is said to be needless, but without it an utterance's scores depend on the one before.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                decoder.start_stream()
-            decoder.start_utt()
-            decoder.process_raw(pcm, full_utt=True)
-            decoder.end_utt()
-            if decoder.hyp() is None:
-                continue
-            heard = [
-                _Heard(_base(s.word), s.start_frame, s.end_frame + 1, SCORE_SCALE * math.log(s.ascore))
-                for s in decoder.seg()
-                if s.word[0] not in "<[("
-            ]
-            if [part.word for part in heard] == text:
-                return heard
-        raise AlignmentError(
-            f"the {len(text)} words are not found in the speech in their order; do text and audio belong together?"
-        )
+        self._decoder.process_raw(pcm, full_utt=True)
+        self._decoder.end_utt()
+        found = self._decoder.seg() if self._decoder.hyp() is not None else ()
+        heard = [
+            _Heard(_base(s.word), s.start_frame, s.end_frame + 1, SCORE_SCALE * math.log(s.ascore))
+            for s in found
+            if s.word[0] not in "<["  # silence and noise
+        ]
+        if [part.word for part in heard] != text:
+            raise AlignmentError(
+                f"the {len(text)} words are not found in the speech in their order; do text and audio belong together?"
+            )
+        return heard
 
     def _known(self, word: str) -> list[str]:
         """A word as entries of the dictionary; what is missing there is added, as espeak pronounces it."""
@@ -145,7 +148,7 @@ class SphinxAligner:
         known: list[str] = []
         for part in re.findall(r"'?[a-z][a-z']*", bare.lower()):
             for form in (part, part.strip("'")):
-                if self._decoders[0].lookup_word(form) is not None:
+                if self._decoder.lookup_word(form) is not None:
                     known.append(form)
                     break
             else:
@@ -157,8 +160,7 @@ class SphinxAligner:
         phonemes = "".join(symbol for part in self._espeak.phonemize("en-us", word) for symbol in part)
         pronunciation = arpabet(phonemes)
         if pronunciation:
-            for decoder in self._decoders:
-                decoder.add_word(word, pronunciation, False)
+            self._decoder.add_word(word, pronunciation, False)
         return bool(pronunciation)
 
     @cached_property

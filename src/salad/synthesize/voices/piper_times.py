@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from piper import AudioChunk
 
 _GRAPH, _NODE, _OUTPUT, _NODE_OUTPUT, _OP_TYPE, _NAME = 7, 1, 12, 2, 4, 1  # field numbers of onnx.proto
-_BREAK = " "
+_BREAK, _VOWEL = " ", "V"
+_STRESS = "ˈˌ"
+_VOWELS = "aeiouyæɐɑɒɔəɚɛɜɝɪʊʌᵻøœɶɘɵɞɤɨɯʉʏ"
 
 
 def with_durations(model: bytes) -> bytes | None:
@@ -89,7 +91,10 @@ class TimedPhoneme(NamedTuple):
 
 
 def timed_phonemes(chunk: AudioChunk, begin: int) -> list[TimedPhoneme] | None:
-    """The phonemes of a sentence that begins at sample `begin`, and a break; None when the model gave no durations."""
+    """The phonemes of a sentence that begins at sample `begin`; None when the model gave no durations.
+
+    The marks of the sentence's begin and end are breaks.
+    """
     if chunk.phoneme_alignments is None:
         return None
     timed, sample = [], begin
@@ -98,47 +103,77 @@ def timed_phonemes(chunk: AudioChunk, begin: int) -> list[TimedPhoneme] | None:
         sample += int(item.num_samples)
     if sample - begin != len(chunk.audio_float_array):
         return None
-    # the marks of the sentence's begin and end are no phonemes
-    return [*timed[1:-1], TimedPhoneme(_BREAK, sample, sample)]
+    return [timed[0]._replace(symbol=_BREAK), *timed[1:-1], timed[-1]._replace(symbol=_BREAK)]
+
+
+class _Unit(NamedTuple):
+    """What is matched: a consonant, a run of vowels or a run of breaks, and which phonemes it is."""
+
+    sound: str
+    begin: int
+    end: int
 
 
 def word_spans(spoken: Sequence[str], words: Sequence[Sequence[str]]) -> list[tuple[int, int]] | None:
     """Which of the phonemes `spoken` in a text, breaks between words among them, are each word's.
 
     espeak speaks some words as one ("of the", "in a") and some by another pronunciation than alone. What is spoken is
-    matched to the words' own phonemes with breaks between them; a break that is missing falls where its neighbours
-    stand.
+    matched to the words' own sounds with breaks between them, all vowels alike; a break that is missing falls where its
+    neighbours stand. The break between two words is the second's: that is where its sound begins (docs/alignment.md).
+    After a punctuation mark and at a sentence's begin a break is silence.
 
     Args:
         spoken: phonemes, punctuation and breaks (" ") of the whole text.
         words: the phonemes of each word spoken alone.
 
     Returns:
-        First and one past last index into `spoken` of each word; None when a word is left with no phoneme.
+        First and one past last index into `spoken` of each word; None when a word is left without a sound.
     """
-    kept = [i for i, phoneme in enumerate(spoken) if phoneme == _BREAK or _is_sound(phoneme)]
+    heard = _units([_BREAK, *spoken])[1:]  # the text's first break is no word's end
     expected: list[str] = []
     breaks: list[int] = []
     for word in words:
-        expected += [phoneme for phoneme in word if _is_sound(phoneme)]
+        expected += [unit.sound for unit in _units(word) if unit.sound != _BREAK]
         breaks.append(len(expected))
         expected.append(_BREAK)
-    heard = [spoken[i] for i in kept]
     image, matched = [len(heard)] * len(expected), [False] * len(expected)
-    for step in Indel.opcodes(expected[:-1], heard):
+    for step in Indel.opcodes(expected[:-1], [unit.sound for unit in heard]):
         for offset in range(step.src_end - step.src_start):
             matched[step.src_start + offset] = step.tag == "equal"
             image[step.src_start + offset] = step.dest_start + (offset if step.tag == "equal" else 0)
     spans: list[tuple[int, int]] = []
-    begin = 0
+    first = 0
     for place in breaks:
-        own = [kept[i] for i in range(begin, image[place]) if heard[i] != _BREAK]
+        own = [unit for unit in heard[first : image[place]] if unit.sound != _BREAK]
         if not own:
             return None
-        spans.append((own[0], own[-1] + 1))
-        begin = image[place] + matched[place]
+        begin, end = own[0].begin - 1, own[-1].end - 1  # without the break set in front
+        spans.append((begin - _leads_in(spoken, begin), end))
+        first = image[place] + matched[place]
     return spans
 
 
-def _is_sound(phoneme: str) -> bool:
-    return phoneme != _BREAK and not unicodedata.category(phoneme[0]).startswith("P")
+def _leads_in(spoken: Sequence[str], begin: int) -> bool:
+    """Whether a break between two words stands before a word's first phoneme."""
+    return begin > 1 and spoken[begin - 1] == _BREAK and spoken[begin - 2] != _BREAK and not _is_mark(spoken[begin - 2])
+
+
+def _units(phonemes: Sequence[str]) -> list[_Unit]:
+    units: list[_Unit] = []
+    begin: int | None = None  # of a stress mark, which is the next sound's
+    for place, phoneme in enumerate(phonemes):
+        if phoneme in _STRESS:
+            begin = place if begin is None else begin
+            continue
+        sound = _BREAK if phoneme == _BREAK or _is_mark(phoneme) else _VOWEL if phoneme[0] in _VOWELS else phoneme
+        modifies = unicodedata.category(phoneme[0]) in ("Lm", "Mn", "Sk")
+        if units and (modifies or (begin is None and sound == units[-1].sound and sound in (_BREAK, _VOWEL))):
+            units[-1] = units[-1]._replace(end=place + 1)
+        else:
+            units.append(_Unit(sound, place if begin is None else begin, place + 1))
+        begin = None
+    return units
+
+
+def _is_mark(phoneme: str) -> bool:
+    return unicodedata.category(phoneme[0]).startswith("P")
