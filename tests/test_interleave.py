@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-import re
 
 import numpy as np
 import pytest
@@ -22,9 +21,9 @@ from salad.interleave.sequence import (
     mixed_sequence,
     num_positions,
     text_sequence,
-    tokenize_words,
 )
 from salad.interleave.spans import plan_spans
+from salad.interleave.words import tokenize_words
 from salad.model.llm import load_tokenizer
 from salad.randomness import generator
 from salad.recipe import SequenceSettings
@@ -118,29 +117,6 @@ def test_words_own_all_tokens_of_the_real_tokenizer():
     assert ends[-1] == len(ids)
     for word, start, end in zip(text.split(), [0, *ends[:-1]], ends, strict=True):
         assert tokenizer.decode(ids[start:end]).strip() == word
-
-
-def by_its_call(tokenizer, text):
-    """The reference: transformers' own call, and a token is the word's that its last character is in."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    last_characters = [end - 1 for _, end in encoded["offset_mapping"]]
-    borders = [m.end() for m in re.finditer(r"\S+", text)]
-    return encoded["input_ids"], [sum(c < border for c in last_characters) for border in borders]
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-@settings(deadline=None, max_examples=200)
-def test_any_text_is_tokenized_as_the_tokenizers_own_call_does(text):
-    words = " ".join(text.split())
-    assert tokenize_words(tiny.tokenizer(), words) == by_its_call(tiny.tokenizer(), words)
-
-
-def test_a_tokenizer_that_cuts_and_pads_does_neither_here():
-    tokenizer = tiny.fresh_tokenizer()
-    tokenizer.backend_tokenizer.enable_truncation(3)
-    tokenizer.backend_tokenizer.enable_padding(length=50)
-    text = "the quiet river and the small mountain"
-    assert tokenize_words(tokenizer, text) == tokenize_words(tiny.tokenizer(), text)
 
 
 def test_a_tokenizer_that_joins_words_is_refused():

@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence as SequenceABC
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from salad.errors import AlignmentError, DataError
 from salad.interleave.spans import Span, plan_spans
+from salad.interleave.words import encoded, tokenize_words
 from salad.recipe import SequenceSettings
 from salad.speech.prepared import TimedWord
 
@@ -76,40 +77,6 @@ def _next(ids: tuple[int, ...], position: int) -> int | None:
     return ids[position + 1] if 0 <= position < len(ids) - 1 else None
 
 
-def tokenize_words(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[int]]:
-    """Token ids of `text` tokenized once, and for every whitespace-separated word the end of its tokens.
-
-    Returns:
-        (ids, ends): word k owns tokens ends[k-1]..ends[k]; a token belongs to the word its last character is in.
-
-    Raises:
-        DataError: a token spans two words, so the text can't be cut at word boundaries.
-    """
-    encoded = _encoded(tokenizer, text)
-    ids: list[int] = encoded.ids
-    offsets = encoded.offsets
-    num_tokens = len(ids)
-    ends: list[int] = []
-    cursor = token = 0
-    for word in text.split():
-        cursor = text.index(word, cursor) + len(word)
-        while token < num_tokens and offsets[token][1] <= cursor:
-            token += 1
-        if token < num_tokens and offsets[token][0] < cursor:
-            raise DataError(f"the tokenizer joins {word!r} with the word after it in {text[:60]!r}")
-        ends.append(token)
-    return ids, ends
-
-
-def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> Any:
-    """What `tokenizer(text, add_special_tokens=False)` does, without most of its cost."""
-    backend: Any = tokenizer.backend_tokenizer
-    if backend.truncation is not None or backend.padding is not None:
-        backend.no_truncation()
-        backend.no_padding()
-    return backend.encode(text, add_special_tokens=False)
-
-
 def num_positions(num_frames: int, frames_per_position: int) -> int:
     """LLM positions of a clip of `num_frames` encoder frames; the last one may be partly empty."""
     return -(-num_frames // frames_per_position)
@@ -144,9 +111,9 @@ def text_sequence(item: str, text: str, tokenizer: PreTrainedTokenizerBase, mark
     Of a text that is far longer than `limit` positions only the beginning is tokenized.
     """
     beginning = text[: limit * MAX_CHARACTERS_PER_TOKEN]
-    ids: list[int] = _encoded(tokenizer, beginning).ids
+    ids: list[int] = encoded(tokenizer, beginning).ids
     if len(beginning) < len(text) and len(ids) < limit:
-        ids = _encoded(tokenizer, text).ids
+        ids = encoded(tokenizer, text).ids
     both = (mark, *ids)[:limit]
     positions = range(len(both) - 1)
     return MixedSequence(item, both, both, (), tuple(map(Pair, positions, positions, both[1:])))

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from salad.errors import AlignmentError, DataError
-from salad.interleave.sequence import SPEECH, MixedSequence, Pair, SpeechSpan, mixed_sequence, tokenize_words
+from salad.interleave.sequence import SPEECH, MixedSequence, Pair, SpeechSpan, mixed_sequence
 from salad.interleave.spans import Span, plan_spans
+from salad.interleave.words import tokenize_words
 from salad.model.features import FeatureStore
 from salad.randomness import generator
 from salad.recipe import SequenceSettings
