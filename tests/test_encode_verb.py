@@ -10,7 +10,6 @@ from salad.cli import main
 from salad.model.features import FeatureStore
 from tiny_speech import prepared
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")  # the verb sets the number of threads
 
 

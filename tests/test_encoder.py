@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
 
 from salad.assets import resolve
-from salad.errors import AssetError, AudioError, CheckpointError, MissingFileError
+from salad.errors import AssetError, AudioError
 from salad.model.encoder import load_encoder
 from salad.model.encoders.mimi import MimiEncoder
 from salad.model.encoders.whisper import CTranslate2WhisperEncoder, WhisperEncoder
-from salad.speech.audio import save_flac
-from salad.speech.prepared import write_prepared
 
 
 def noise(seconds: float, rate_hz: int = 16_000, seed: int = 0) -> np.ndarray:

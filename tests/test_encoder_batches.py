@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from salad.errors import AssetError, AudioError
+from salad.model.encode import encode_cuts
 from salad.model.encoder import load_encoder
 from salad.model.encoders import mimi as mimi_module
 from salad.model.encoders import wav2vec2 as wav2vec2_module
@@ -29,6 +30,9 @@ from salad.model.encoders.mimi import MimiCodesEncoder, MimiEncoder
 from salad.model.encoders.speech_encoder import LIKE_LENGTH, CodeEncoder, features_of_codes, like_length_batches
 from salad.model.encoders.wav2vec2 import Wav2Vec2Encoder
 from salad.model.encoders.whisper import WhisperEncoder
+from salad.model.features import FeatureStore
+from salad.model.processor import SpeechFeatureExtractor
+from tiny_speech import prepared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-4  # of the clip's largest value, in float32
@@ -233,6 +237,18 @@ def test_mimi_codes_stand_for_the_quantizers_own_latents():
     assert not isinstance(MimiEncoder(model, "m", ""), CodeEncoder)
     with pytest.raises(AssetError, match="5 codebooks; this model has 4, take 1 to 4"):
         MimiCodesEncoder(model, "m", "", 5)
+
+
+def test_what_is_kept_of_codes_is_what_the_processor_hears(tmp_path):
+    name = f"{save(tmp_path / 'mimi', mimi_model())}:codes=3"
+    cuts = prepared(tmp_path / "f", 3)
+    encode_cuts(tmp_path / "f", load_encoder(name, device="cpu"))
+    store = FeatureStore(tmp_path / "f", name)
+    heard = SpeechFeatureExtractor(name)([cut.load_audio()[0] for cut in cuts], sampling_rate=16_000)
+    for cut, features, length in zip(cuts, heard["speech_features"], heard["speech_lengths"], strict=True):
+        assert store.num_frames(cut.id) == length
+        assert np.abs(store.load(cut.id) - features[:length].numpy()).max() < 1e-6
+    assert {path.name for path in store.where.iterdir()} >= {"codebooks.npy", "index.npy"}
 
 
 def test_log_mel_is_whispers_at_the_clips_own_length():

@@ -106,8 +106,9 @@ class IndexRow(IntEnum):
 class FeatureStore:
     """The features of a prepared folder by cut id: random access to millions of utterances in flat memory.
 
-    The index is mapped, not read; a look-up is a binary search in it, and a load is one read at a known place of an
-    uncompressed tar. Nothing is extracted. Safe to pickle, to fork, and to use from several threads.
+    The index is mapped, and a look-up is a binary search in it. A load is one read at a known place of an uncompressed
+    tar; nothing is extracted. Shards are read rather than mapped: it adds nothing to resident memory, and a shard cut
+    short is an error instead of a crash. Safe to pickle, to fork, and to use from several threads.
     """
 
     feature_dim: int

@@ -103,11 +103,7 @@ class Wav2Vec2Encoder:
             AudioError: a clip is shorter than one frame's window (400 samples for the usual strides).
         """
         refuse_empty(samples, self._window_samples(1))
-        # As the model's own extractor normalizes: each clip by itself, the whole of it before it is cut.
-        clips = [
-            np.asarray(self._extractor(clip, sampling_rate=self.sample_rate_hz).input_values[0], np.float32)
-            for clip in samples
-        ]
+        clips = self._normalized(samples)
         windows = [(index, window) for index, clip in enumerate(clips) for window in self._windows(clip)]
         lengths = [len(window) for _, window in windows]
         encoded: dict[int, Features] = {}
@@ -118,6 +114,13 @@ class Wav2Vec2Encoder:
         for place, (index, _) in enumerate(windows):
             parts[index].append(encoded[place])
         return [np.concatenate(part) for part in parts]
+
+    def _normalized(self, samples: list[Samples]) -> list[Samples]:
+        """As the model's own extractor does it: each clip by itself, and the whole of it before it is cut."""
+        return [
+            np.asarray(self._extractor(clip, sampling_rate=self.sample_rate_hz).input_values[0], np.float32)
+            for clip in samples
+        ]
 
     def _encode(self, clips: list[Samples]) -> Iterator[Features]:
         """The features of a batch of normalized clips."""
