@@ -253,6 +253,17 @@ def test_the_verb_prints_for_people_and_for_programs(folder, models):
     assert (report["num_kept"], report["speech_s"], report["times_real_time"]) == (8, 0, None)
 
 
+@pytest.mark.assets
+def test_speech_of_another_language_is_rejected_by_an_aligner_of_english(folder):
+    cuts = read_cuts(folder)[:3]
+    cuts[1].supervisions[0].language = "de"
+    cuts[2].supervisions[0].language = "English"
+    write_prepared(folder, cuts, [], {})
+    _, rejected = align_folder(folder, "whisper", 1)
+    assert [row.id for row in rejected] == ["c1"]
+    assert "'de'" in rejected[0].reason
+
+
 # --- what all aligners share ----------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from salad.errors import AlignmentError, AssetError
 from salad.speech.align import load_aligner
-from salad.speech.aligner import RATE_HZ
+from salad.speech.aligner import RATE_HZ, check_language
 from salad.speech.audio import load_audio
 from salad.speech.sphinx import SphinxAligner, arpabet
 from salad.speech.windows import plain
@@ -127,6 +127,14 @@ def test_numbers_and_compounds_are_placed_whole(aligner, lj):
 def test_what_can_not_be_aligned_says_so(aligner, words):
     with pytest.raises(AlignmentError):
         aligner.align(np.zeros(2 * RATE_HZ, dtype=np.float32), words)
+
+
+def test_another_language_is_not_taken_for_english(aligner):
+    for language in (None, "English", "en", "en-US", "en_GB"):
+        check_language(aligner, language)
+    for language in ("German", "de", "zh-CN"):
+        with pytest.raises(AlignmentError, match="ctc:MODEL"):
+            check_language(aligner, language)
 
 
 def test_without_its_package_the_extra_is_named(monkeypatch):

@@ -30,7 +30,7 @@ from lhotse import MonoCut
 from salad.assets import resolve
 from salad.errors import AlignmentError, AudioError, DataError, MissingFileError, RecipeError
 from salad.files import open_atomic, read_jsonl, write_atomic, write_json, write_jsonl
-from salad.speech.aligner import RATE_HZ, Aligner
+from salad.speech.aligner import RATE_HZ, Aligner, check_language
 from salad.speech.alignment_report import TIMED_BY, Report
 from salad.speech.audio import audio_place, load_cut
 from salad.speech.prepared import (
@@ -193,6 +193,7 @@ def _place(aligner: Aligner, task: tuple[str, int, MonoCut]) -> Row:
     """The words of one cut, or why they have no place."""
     cut = task[2]
     try:
+        check_language(aligner, cut.supervisions[0].language)
         placed = aligner.align(load_cut(cut, RATE_HZ), text_of(cut).split())
     except (AlignmentError, AudioError, MissingFileError) as error:
         kind = "words can't be placed" if isinstance(error, AlignmentError) else "audio can't be read"

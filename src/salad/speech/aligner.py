@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
@@ -38,6 +39,10 @@ class Aligner(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the same speech and words could be placed differently: a hash of model and settings."""
 
+    @property
+    def english_only(self) -> bool:
+        """Whether it would take words of any language for English."""
+
     def align(self, audio: Samples, words: Sequence[str]) -> list[PlacedWord]:
         """When each of `words` is spoken in `audio` [num_samples] at `RATE_HZ`.
 
@@ -46,6 +51,23 @@ class Aligner(Protocol):
         Raises:
             AlignmentError: the words can't be placed.
         """
+
+
+def check_language(aligner: Aligner, language: str | None) -> None:
+    """Refuse speech that is said to be in a language that the aligner doesn't know.
+
+    Args:
+        aligner: who is to place the words.
+        language: an English name or a code, with or without a region ("English", "en-US"); None: not stated.
+
+    Raises:
+        AlignmentError: English is all it knows, and that is something else.
+    """
+    if aligner.english_only and language and re.split(r"[-_ ]", language.lower())[0] not in ("en", "eng", "english"):
+        raise AlignmentError(
+            f"{aligner.name} places English words, and the language is {language!r}; align it with ctc:MODEL, of a "
+            "model for that language."
+        )
 
 
 def check_room(words: Sequence[str], duration_s: float) -> None:

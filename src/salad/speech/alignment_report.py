@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,7 @@ class Report:
     num_rejected: int = 0
     num_words: int = 0
     num_placed: int = 0
-    confidences: list[float] = field(default_factory=list)  # of cuts: means over their words
+    confidences: array[float] = field(default_factory=lambda: array("d"))  # of cuts: means over their words
     worst: tuple[float, str] | None = None
     timed_by: Counter[str] = field(default_factory=Counter)
     speech_s: float = 0.0

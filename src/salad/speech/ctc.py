@@ -33,7 +33,7 @@ from salad.speech.aligner import RATE_HZ, PlacedWord, check_room, in_words, spre
 from salad.speech.audio import Samples
 
 MAX_CELLS = 1 << 30
-"""Frames × states of one alignment, one byte each: about 10 minutes of speech at 50 Hz and 15 characters a second."""
+"""Frames × states of one alignment, one byte each: about 14 minutes of speech at 50 Hz and 15 characters a second."""
 WINDOW_S = 30.0
 CONTEXT_S = 2.0
 
@@ -90,6 +90,11 @@ class CtcAligner:
     def name(self) -> str:
         """For instance "ctc:facebook/wav2vec2-base-960h"."""
         return f"ctc:{self._name}"
+
+    @property
+    def english_only(self) -> bool:
+        """No: characters that its vocabulary lacks are not placed."""
+        return False
 
     @cached_property
     def fingerprint(self) -> str:

@@ -76,6 +76,11 @@ class Recognizer:
         """For instance "whisper:whisper-tiny.en"."""
         return f"whisper:{self._folder.name}"
 
+    @property
+    def english_only(self) -> bool:
+        """Yes: the decoder is told that the speech is English."""
+        return True
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the model's folder, the compute type, and the correction made to its times."""

@@ -38,8 +38,8 @@ LEAD_S = (WINDOW_S - 1 / FRAME_HZ) / 2
 SCORE_SCALE = 1 << 10
 """PocketSphinx keeps acoustic scores without their last ten bits, and hands them out so."""
 BEAM = 1e-120
-"""How far below the best a path may fall and still be followed. With PocketSphinx's own, 1e-48, hesitant speech loses it
-at the first cough; this one takes 20 % longer. Confidences depend on it."""
+"""How far below the best a path may fall and still be followed. With PocketSphinx's own, 1e-48, hesitant speech loses
+it at the first cough; this one takes 20 % longer. Confidences depend on it."""
 
 # espeak's symbols for US English → the dictionary's; the longest fits first.
 _ARPABET = {
@@ -91,6 +91,11 @@ class SphinxAligner:
     def name(self) -> str:
         """Always "pocketsphinx"."""
         return "pocketsphinx"
+
+    @property
+    def english_only(self) -> bool:
+        """Yes: its phone models are of US English."""
+        return True
 
     @cached_property
     def fingerprint(self) -> str:
