@@ -84,8 +84,7 @@ class StoredFrames:
         return len(self), self.store.feature_dim
 
     def __len__(self) -> int:
-        self.store.check_sound(self.id, self.sound)
-        return self.store.num_frames(self.id)
+        return self.store.num_frames(self.id, self.sound)
 
     def __getitem__(self, frames: slice) -> NDArray[Any]:
         return self.store.load(self.id, frames.start or 0, frames.stop)[:: frames.step]
@@ -146,13 +145,20 @@ class FeatureStore:
     def __contains__(self, cut_id: str) -> bool:
         return self._find(cut_id) is not None
 
-    def num_frames(self, cut_id: str) -> int:
-        """The number of frames of a cut.
+    def num_frames(self, cut_id: str, sound: int | None = None) -> int:
+        """The number of frames of a cut; with its `sound_hash`, only if they are of that sound.
 
         Raises:
             MissingFileError: it has none.
+            CheckpointError: they are of other audio.
         """
-        return int(self._places[self._column(cut_id)]) & 0xFFFFFFFF
+        column = self._column(cut_id)
+        if sound is not None and int(self._sounds[column]) != sound:
+            raise CheckpointError(
+                f"{self.where}: the features of {cut_id!r} are of other audio than {self.folder} now names; "
+                f"{self._remedy}."
+            )
+        return int(self._places[column]) & 0xFFFFFFFF
 
     def load(self, cut_id: str, start: int = 0, stop: int | None = None) -> Stored:
         """The features [num_frames, feature_dim] of a cut, or of its frames from `start` up to `stop`.
@@ -185,15 +191,7 @@ class FeatureStore:
             MissingFileError: it has none.
             CheckpointError: another file, span or length stood under its id when it was encoded.
         """
-        self.check_sound(cut.id, sound_hash(cut, self.folder))
-
-    def check_sound(self, cut_id: str, sound: int) -> None:
-        """`check` of a cut whose `sound_hash` is known."""
-        if int(self._sounds[self._column(cut_id)]) != sound:
-            raise CheckpointError(
-                f"{self.where}: the features of {cut_id!r} are of other audio than {self.folder} now names; "
-                f"{self._remedy}."
-            )
+        self.num_frames(cut.id, sound_hash(cut, self.folder))
 
     def rejected(self) -> list[Rejected]:
         """The cuts that could not be encoded, with reasons."""
