@@ -129,6 +129,14 @@ def test_what_can_not_be_aligned_says_so(aligner, words):
         aligner.align(np.zeros(2 * RATE_HZ, dtype=np.float32), words)
 
 
+def test_after_an_utterance_that_fails_the_next_is_placed_as_ever(aligner, lj):
+    audio, words, _ = lj[1]
+    before = aligner.align(audio, words)
+    with pytest.raises(AlignmentError, match="can't work"):
+        aligner._heard(audio, ["aword", "notinthedictionary"])
+    assert aligner.align(audio, words) == before
+
+
 def test_another_language_is_not_taken_for_english(aligner):
     for language in (None, "English", "en", "en-US", "en_GB"):
         check_language(aligner, language)

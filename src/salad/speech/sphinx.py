@@ -70,22 +70,7 @@ class SphinxAligner:
     """
 
     def __init__(self) -> None:
-        try:
-            import pocketsphinx
-        except ImportError as error:
-            raise AssetError(
-                "the aligner pocketsphinx is not installed; install it with pip install 'salad-speech[align]', "
-                "or name another aligner."
-            ) from error
-        self._decoder: Decoder = pocketsphinx.Decoder(
-            lm=None,
-            bestpath=False,  # its second search, over the lattice of the first, may leave words out at the end
-            samprate=RATE_HZ,
-            loglevel="FATAL",
-            beam=BEAM,
-            pbeam=BEAM,
-            wbeam=BEAM**0.6,
-        )
+        self._decoder = _decoder()
 
     @property
     def name(self) -> str:
@@ -125,16 +110,20 @@ class SphinxAligner:
         return spread(placed, duration_s)
 
     def _heard(self, audio: Samples, text: list[str]) -> list[_Heard]:
-        """The words of `text` in the sound."""
-        self._decoder.set_align_text(" ".join(text))
-        with warnings.catch_warnings():
-            # It is said to be needless, but without it an utterance's scores depend on the one before.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._decoder.start_stream()
-        self._decoder.start_utt()
+        """The words of `text`, all in the dictionary, in the sound."""
         pcm = np.round(np.clip(audio, -1.0, 1.0) * 32767).astype(np.int16).tobytes()
-        self._decoder.process_raw(pcm, full_utt=True)
-        self._decoder.end_utt()
+        try:
+            self._decoder.set_align_text(" ".join(text))
+            with warnings.catch_warnings():
+                # It is said to be needless, but without it an utterance's scores depend on the one before.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._decoder.start_stream()
+            self._decoder.start_utt()
+            self._decoder.process_raw(pcm, full_utt=True)
+            self._decoder.end_utt()
+        except RuntimeError as error:
+            self._decoder = _decoder()  # this one is still in the middle of the utterance
+            raise AlignmentError(f"pocketsphinx can't work on it ({error}); leave the utterance out.") from error
         found = self._decoder.seg() if self._decoder.hyp() is not None else ()
         heard = [
             _Heard(_base(s.word), s.start_frame, s.end_frame + 1, SCORE_SCALE * math.log(s.ascore))
@@ -173,6 +162,25 @@ class SphinxAligner:
         from piper.phonemize_espeak import EspeakPhonemizer
 
         return EspeakPhonemizer()
+
+
+def _decoder() -> Decoder:
+    try:
+        import pocketsphinx
+    except ImportError as error:
+        raise AssetError(
+            "the aligner pocketsphinx is not installed; install it with pip install 'salad-speech[align]', or name "
+            "another aligner."
+        ) from error
+    return pocketsphinx.Decoder(
+        lm=None,
+        bestpath=False,  # its second search, over the lattice of the first, may leave words out at the end
+        samprate=RATE_HZ,
+        loglevel="FATAL",
+        beam=BEAM,
+        pbeam=BEAM,
+        wbeam=BEAM**0.6,
+    )
 
 
 def arpabet(phonemes: str) -> str:
