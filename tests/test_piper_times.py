@@ -88,7 +88,6 @@ def test_words_lie_where_there_is_sound_and_pauses_where_there_is_none():
 
 @pytest.mark.assets
 def test_times_agree_with_a_forced_aligners():
-    pytest.importorskip("pocketsphinx", reason="the aligner's package is not installed: pip install '.[align]'")
     voice, aligner = load_voice("piper-joe"), SphinxAligner()
     differences = []
     for text in SENTENCES:

@@ -7,8 +7,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from salad.errors import AlignmentError, AssetError
-from salad.speech.align import load_aligner
+from salad.errors import AlignmentError
 from salad.speech.aligner import RATE_HZ, check_language
 from salad.speech.audio import load_audio
 from salad.speech.sphinx import SphinxAligner, arpabet
@@ -17,7 +16,6 @@ from salad.speech.windows import plain
 
 @pytest.fixture(scope="module")
 def aligner():
-    pytest.importorskip("pocketsphinx", reason="the aligner's package is not installed: pip install '.[align]'")
     return SphinxAligner()
 
 
@@ -143,9 +141,3 @@ def test_another_language_is_not_taken_for_english(aligner):
     for language in ("German", "de", "zh-CN"):
         with pytest.raises(AlignmentError, match="ctc:MODEL"):
             check_language(aligner, language)
-
-
-def test_without_its_package_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pocketsphinx", None)
-    with pytest.raises(AssetError, match=r"salad-speech\[align\]"):
-        load_aligner("pocketsphinx", 1)

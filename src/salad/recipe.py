@@ -181,7 +181,8 @@ class Recipe(Settings):
     """A whole run. See recipes/*.yaml.
 
     `threads` of the training process; `loader_workers`, processes that make its batches before they are asked for (0:
-    it makes them itself). Batches are the same with any number of workers.
+    it makes them itself). Batches are the same with any number of workers. `asr` transcribes: the cascade, the check of
+    probe speech. `aligner` times words: pocketsphinx (US English), whisper, whisper:MODEL, ctc:MODEL.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -189,6 +190,7 @@ class Recipe(Settings):
     threads: Count = 2
     loader_workers: Annotated[int, Field(ge=0)] = 0
     asr: str = "whisper-tiny.en"
+    aligner: str = "pocketsphinx"
     voice: str = "piper-joe"
     embedder: str = "minilm-l6"
     model: ModelSettings = ModelSettings()

@@ -292,8 +292,7 @@ def _align_folder(run: Run, folder_: Path, out: Path, progress: Progress) -> dic
     def tell(done: int, total: int) -> None:
         progress(done, total, f"aligning {folder_.name} speech")
 
-    aligner = f"whisper:{run.recipe.asr}"
-    report, rejected = align_folder(folder_, aligner, run.recipe.threads, out, progress=tell)
+    report, rejected = align_folder(folder_, run.recipe.aligner, run.recipe.threads, out, progress=tell)
     return report | {"rejected": _reasons(f"alignment of {folder_.name}", rejected)}
 
 
@@ -369,8 +368,8 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "align",
-        "when each word of the human speech is spoken (the ASR, forced onto the transcript)",
-        ("asr", "data", "sequence.min_words"),
+        "when each word of the human speech is spoken (an aligner, held to the transcript)",
+        ("aligner", "data", "sequence.min_words"),
         ("prepare",),
         ("aligned", "human_split.json"),
         50,
@@ -388,7 +387,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "speak",
         "held-out and probe texts spoken by the voice; the frozen encoder hears everything once",
-        ("asr", "voice", "model.encoder"),
+        ("asr", "aligner", "voice", "model.encoder"),
         ("align", "cluster"),
         ("spoken/heldout", "spoken/probe"),
         120,
@@ -433,7 +432,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "synthesize",
         "the selected texts of both arms, spoken, aligned and encoded",
-        ("voice", "asr"),
+        ("voice", "aligner"),
         ("select",),
         ("spoken/stage_two", "spoken/stage_two_uniform"),
         110,

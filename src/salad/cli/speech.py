@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def align(
     prepared: Annotated[Path, typer.Argument(metavar="OUT", help="A prepared folder.")],
     aligner: Annotated[
-        str, typer.Option("--aligner", help="whisper, whisper:MODEL, pocketsphinx (US English), or ctc:MODEL.")
-    ] = "whisper",
+        str, typer.Option("--aligner", help="pocketsphinx (US English), whisper, whisper:MODEL, or ctc:MODEL.")
+    ] = "pocketsphinx",
     min_confidence: Annotated[
         float, typer.Option("--min-confidence", help="Reject cuts whose words' mean is lower (docs/alignment.md).")
     ] = 0.0,

@@ -5,8 +5,8 @@ espeak-ng, which the Piper voices bring along, so nothing has to be left out. A 
 their order, with optional silence and noise between them, is matched to the sound at 100 frames a second.
 
 A word's confidence is the mean over its frames of how likely its sounds are against the likeliest sound of each frame
-(geometric, 0-1): about 0.3 for words that are spoken clearly (the right sounds
-are seldom the best of all for long), 0.02 for words that are not spoken.
+(geometric, 0-1): about 0.3 for words that are spoken clearly (the right sounds are seldom the best of all for long),
+0.02 for words that are not spoken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from salad.errors import AlignmentError, AssetError
+from salad.errors import AlignmentError
 from salad.speech.aligner import RATE_HZ, PlacedWord, check_room, in_words, spread
 from salad.speech.audio import Samples
 
@@ -63,11 +63,7 @@ class _Heard(NamedTuple):
 
 
 class SphinxAligner:
-    """Places US English words by PocketSphinx.
-
-    Raises:
-        AssetError: PocketSphinx is not installed.
-    """
+    """Places US English words by PocketSphinx."""
 
     def __init__(self) -> None:
         self._decoder = _decoder()
@@ -165,13 +161,8 @@ class SphinxAligner:
 
 
 def _decoder() -> Decoder:
-    try:
-        import pocketsphinx
-    except ImportError as error:
-        raise AssetError(
-            "the aligner pocketsphinx is not installed; install it with pip install 'salad-speech[align]', or name "
-            "another aligner."
-        ) from error
+    import pocketsphinx
+
     return pocketsphinx.Decoder(
         lm=None,
         bestpath=False,  # its second search, over the lattice of the first, may leave words out at the end
