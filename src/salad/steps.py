@@ -96,7 +96,7 @@ def align(run: Run, progress: Progress) -> dict[str, Any]:
     report: dict[str, Any] = {"rejected": []}
     for number, (entry, out) in enumerate(zip(corpora(run.recipe), aligned_folders(run), strict=True)):
         if not is_prepared(entry):  # one that was brought along was aligned by its owner
-            own = _align_folder(run, run.path("human", str(number)), out, progress)
+            own = _align_folder(run, entry, run.path("human", str(number)), out, progress)
             report["rejected"] += own.pop("rejected")
             report[entry] = own
     hold_out(run)
@@ -125,7 +125,7 @@ def cluster_pool(run: Run, progress: Progress) -> dict[str, Any]:
 def speak(run: Run, progress: Progress) -> dict[str, Any]:
     """The held-out and probe texts, spoken by the voice, aligned and encoded; so is the human speech."""
     texts = {"heldout": read_texts(_texts(run, "heldout")), "probe": read_texts(run.path("clusters", "probes.jsonl"))}
-    report = _speak_and_encode(run, texts, aligned_folders(run), progress)
+    report = _speak_and_encode(run, texts, dict(zip(corpora(run.recipe), aligned_folders(run), strict=True)), progress)
     cuts = read_cuts(run.path("spoken", "probe"))
 
     def tell(done: int, total: int) -> None:
@@ -186,7 +186,7 @@ def run_select(run: Run, progress: Progress) -> dict[str, Any]:
 
 def run_synthesize(run: Run, progress: Progress) -> dict[str, Any]:
     """The selected texts of both arms, spoken, aligned and encoded."""
-    return _speak_and_encode(run, {arm: read_texts(run.path("selected", f"{arm}.jsonl")) for arm in ARMS}, [], progress)
+    return _speak_and_encode(run, {arm: read_texts(run.path("selected", f"{arm}.jsonl")) for arm in ARMS}, {}, progress)
 
 
 def stage_two_step(arm: str) -> Any:
@@ -288,16 +288,16 @@ def _reasons(where: str, rejected: Iterable[Rejected]) -> list[dict[str, Any]]:
     return counts(where, Counter(re.sub(r"^utterance '[^']*': |\d+(\.\d+)?", "", r.reason).strip() for r in rejected))
 
 
-def _align_folder(run: Run, folder_: Path, out: Path, progress: Progress) -> dict[str, Any]:
+def _align_folder(run: Run, name: str, folder_: Path, out: Path, progress: Progress) -> dict[str, Any]:
     def tell(done: int, total: int) -> None:
-        progress(done, total, f"aligning {folder_.name} speech")
+        progress(done, total, f"aligning {name}")
 
     report, rejected = align_folder(folder_, run.recipe.aligner, run.recipe.threads, out, progress=tell)
-    return report | {"rejected": _reasons(f"alignment of {folder_.name}", rejected)}
+    return report | {"rejected": _reasons(f"alignment of {name}", rejected)}
 
 
 def _speak_and_encode(
-    run: Run, texts: dict[str, list[Text]], also_encode: Sequence[Path], progress: Progress
+    run: Run, texts: dict[str, list[Text]], also_encode: dict[str, Path], progress: Progress
 ) -> dict[str, Any]:
     encoder = load_encoder(run.recipe.model.encoder, run.recipe.threads)
     report: dict[str, Any] = {"seconds": {}, "rejected": []}
@@ -310,17 +310,18 @@ def _speak_and_encode(
         synthesize(part, run.recipe.voice, out, run.recipe.threads, tell, run.path("spoken", "audio"))
         unspoken = Counter(row["reason"] for row in read_jsonl(out / "rejected.jsonl"))
         report["rejected"] += counts(f"synthesis of {name}", unspoken)
-        report["rejected"] += _align_folder(run, out, out, progress)["rejected"]
+        report["rejected"] += _align_folder(run, name, out, out, progress)["rejected"]
         report["seconds"][name] = sum(cut.duration for cut in read_cuts(out))
-    for folder_ in [*(run.path("spoken", name) for name in texts), *also_encode]:
-        report["rejected"] += _encode_folder(folder_, encoder, progress)
+    spoken = {name: run.path("spoken", name) for name in texts}
+    for name, there in {**spoken, **also_encode}.items():
+        report["rejected"] += _encode_folder(name, there, encoder, progress)
     return report
 
 
-def _encode_folder(folder_: Path, encoder: SpeechEncoder, progress: Progress) -> list[dict[str, Any]]:
+def _encode_folder(name: str, there: Path, encoder: SpeechEncoder, progress: Progress) -> list[dict[str, Any]]:
     """Encode a prepared folder; what could not be, by reason."""
-    made = encode_cuts(folder_, encoder, lambda done, total: progress(done, total, f"encoding {folder_.name} speech"))
-    return _reasons(f"encoding of {folder_.name}", made.rejected)
+    made = encode_cuts(there, encoder, lambda done, total: progress(done, total, f"encoding {name}"))
+    return _reasons(f"encoding of {name}", made.rejected)
 
 
 def _recognizer(recipe: Recipe) -> Recognizer:
