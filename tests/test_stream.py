@@ -13,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from salad.distill.loop import train
+from salad.distill.teacher import teacher_for
 from salad.errors import CheckpointError, DataError, RecipeError
 from salad.interleave.batch import collate
 from salad.interleave.packing import pack
 from salad.interleave.stream import Stream, loader, step_batches
 from salad.interleave.utterances import Utterance
 from salad.model.features import FeatureStore, encoder_folder
+from salad.model.speech_lm import SpeechLM
 from salad.recipe import StageSettings
 from salad.texts.corpus import TextCorpus
 from salad.texts.text import Text, write_texts
@@ -192,6 +195,23 @@ def test_a_stream_travels_to_a_fresh_process(sources):
     assert same(pickle.loads(sent).batches(5), stream.batches(5))
     stream.batches(5)
     assert len(pickle.dumps(stream)) == len(sent)  # and brings nothing of what it has read
+
+
+def test_training_is_the_same_with_workers_and_after_a_stop(sources, tmp_path):
+    """Reports but for their seconds, with no worker, with two, and in two parts."""
+
+    def curve(name, steps=5, num_workers=0):
+        stream = stream_of(sources, batch_sequences=4)
+        stage = StageSettings(steps=steps, batch_sequences=4, micro_batch_positions=120, checkpoint_every=3)
+        student = SpeechLM.around(tiny.llm(), tiny.model_settings(), 2, tiny.ENCODER_HZ, tiny.SPEECH_TOKEN_ID)
+        made = step_batches(stream, steps, num_workers=num_workers)
+        reports = train(student, teacher_for(student), made, stage, lambda _: 1.0, tmp_path / name)
+        return [dataclasses.replace(report, seconds=0.0) for report in reports]
+
+    whole = curve("whole")
+    assert curve("workers", num_workers=2) == whole
+    assert curve("parts", steps=3) == whole[:3]
+    assert curve("parts", num_workers=2) == whole
 
 
 # --- what can't be mixed --------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tiny
+from real_speech import spoken
 from salad.errors import AlignmentError, CheckpointError, DataError, MissingFileError
 from salad.interleave import builder as builder_module
 from salad.interleave.builder import SequenceBuilder
@@ -15,6 +16,8 @@ from salad.interleave.sequence import SPEECH
 from salad.interleave.utterances import SpeechCorpus, Utterance, feature_lookup
 from salad.model.encode import encode_cuts
 from salad.model.features import FeatureStore
+from salad.speech.corpora import librispeech
+from salad.speech.intake import prepare_corpus
 from salad.speech.prepared import read_cuts, words_of, write_prepared
 from tiny_corpus import chapters, corpus, spoken_cut
 from tiny_speech import Loudness
@@ -221,3 +224,31 @@ def test_the_text_of_a_held_out_utterance_is_no_continuation(tmp_path):
     assert ids(build.usable(trained)[0]) == ["u0", "u3"]
     assert ids(build.usable(speech.take([0, 1, 3, 4]))[0]) == ["u0", "u1", "u3"]
     assert speech.only(["u2"])[0].continuation(5)  # held-out speech may be measured with what follows it
+
+
+def test_a_chapter_of_librispeech_is_heard_and_read_on(shared_data, tmp_path):
+    """Real speech with real word times, laid out as LibriSpeech unpacks, prepared and encoded as its user would."""
+    chapter = tmp_path / "LibriSpeech" / "train-clean-5" / "19" / "198"
+    chapter.mkdir(parents=True)
+    lines, timings = [], []
+    for number, utterance in enumerate(spoken(shared_data, "ljspeech_excerpt", 3)):
+        name = f"19-198-{number:04d}"
+        (chapter / f"{name}.flac").write_bytes(utterance.encoded("flac"))
+        lines.append(f"{name} {utterance.text}\n")
+        words = ",".join(word.upper() for word, _, _ in utterance.words)
+        timings.append(f'{name} "{words}" "{",".join(f"{end:.3f}" for _, _, end in utterance.words)}"\n')
+    (chapter / "19-198.trans.txt").write_text("".join(lines))
+    (chapter / "19-198.alignment.txt").write_text("".join(timings))
+    prepare_corpus(librispeech.candidates(tmp_path), tmp_path / "out", dict(librispeech.INFO))
+    encode_cuts(tmp_path / "out", Loudness())
+    build = tiny.builder(policy="utterance", continuation_words=12, min_words=4)
+    usable, rejected = build.usable(SpeechCorpus(tmp_path / "out", NAME))
+    assert ids(usable) == ["19-198-0000", "19-198-0001"]
+    assert [row.id for row in rejected] == ["19-198-0002"]
+    texts = [line.split()[1:] for line in lines]
+    for number, utterance in enumerate(usable):
+        sequence = build.mixed(utterance)
+        read = tiny.tokenizer().decode([pair.target for pair in sequence.pairs])
+        assert read.split() == list(itertools.chain(*texts[number + 1 :]))[:12]
+        assert [word.text for word in utterance.words] == texts[number]
+        assert 0 <= utterance.words[0].start_s < utterance.words[-1].end_s <= len(utterance.features_FE) / 50 + 0.02
