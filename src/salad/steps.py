@@ -55,6 +55,7 @@ from salad.stage_one import stage_one
 from salad.stage_two import cluster, probe, select, stage_two
 from salad.synthesize.pool import synthesize
 from salad.synthesize.quality import character_error_rate
+from salad.tally import Kinds
 from salad.texts import wordnet
 from salad.texts.corpus import TextCorpus
 from salad.texts.text import Text, read_texts, write_texts
@@ -285,7 +286,10 @@ def counts(where: str, reasons: Counter[str]) -> list[dict[str, Any]]:
 
 
 def _reasons(where: str, rejected: Iterable[Rejected]) -> list[dict[str, Any]]:
-    return counts(where, Counter(re.sub(r"^utterance '[^']*': |\d+(\.\d+)?", "", r.reason).strip() for r in rejected))
+    kinds = Kinds()
+    for row in rejected:
+        kinds.add(re.sub(r"^utterance '[^']*': ", "", row.reason), row.id, row.place)
+    return [{"where": where, "reason": kind["reason"], "count": kind["count"]} for kind in kinds.rows()]
 
 
 def _align_folder(run: Run, name: str, folder_: Path, out: Path, progress: Progress) -> dict[str, Any]:
