@@ -8,6 +8,7 @@ OUT/rejected.jsonl     what was not taken: {"id", "reason", "place"} a line, emp
                        "kind: what is wrong with this one"
 OUT/info.json          {"corpus", "licence", "source", ...}: where it comes from
 OUT/features/ENCODER/  frozen-encoder features (see model/features.py)
+OUT/index/             derived from the cuts when they are first read at random (speech/index.py)
 
 A recording that lies inside OUT is named from there, so that the folder can be moved with its audio; others by their
 absolute path. A cut may keep `licence`, `source` and `document` in `custom`; neighbours with the same document follow
