@@ -19,7 +19,7 @@ demo: venv ## the whole method at small scale: two stages, measured, in runs/dem
 test: lint ## lint, types and every test, the slow ones included
 	$(VENV)/bin/python -m pytest
 
-test-fast: venv ## the quick tests alone (under a minute)
+test-fast: venv ## the quick tests alone (a few minutes)
 	$(VENV)/bin/python -m pytest -m "not slow and not kill"
 
 lint: venv ## ruff (rules and format) and mypy
