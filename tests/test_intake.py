@@ -381,7 +381,7 @@ def test_what_a_good_item_becomes(tmp_path: Path) -> None:
     assert (spoken.text, spoken.speaker, spoken.language) == ("Forty-two — ist's", "7", "de")
     assert first.supervisions[0].language == "English"
     assert (first.duration, first.sampling_rate, first.custom) == (1.0, RATE_HZ, {"licence": "CC0"})
-    assert second.custom == {"source": "a tape", "document": "chapter 1"}
+    assert second.custom == {"source": "a tape", "document": "chapter 1", "number": 1}
     times = [(word.text, word.start_s, round(word.end_s, 6)) for word in words_of(second)]
     assert times == [("Forty-two", 0.1, 0.5), ("—", 0.5, 0.5), ("ist's", 0.6, 1.0)]
     info = read_info(tmp_path / "out")

@@ -47,3 +47,9 @@ def test_more_candidates_are_tried_where_most_are_alike() -> None:
     assert choose_held_out(texts.items, 4, 5, seed=0) == [(0, f"u{n}") for n in range(4)]
     with pytest.raises(DataError, match=r"4 utterances share no 5 words in a row.*heldout_human=5"):
         choose_held_out(texts.items, 5, 5, seed=0)
+
+
+def test_a_text_of_few_words_and_many_dashes_is_never_held_out() -> None:
+    """It has no five words in a row to share, so its copies would stay in training."""
+    texts = {(0, name): "Yes - no - maybe" for name in "abc"} | {(0, f"u{n}"): sentence(n) for n in range(3)}
+    assert choose_held_out(texts.items, 3, 5, seed=0) == [(0, f"u{n}") for n in range(3)]

@@ -112,10 +112,9 @@ def choose_held_out(
     Raises:
         DataError: too few such utterances.
     """
-    shortest = max(min_words, OVERLAP_WORDS)
     num_candidates = 8 * wanted
     while True:
-        long_enough = ((item, text) for item, text in texts() if len(text.split()) >= shortest)
+        long_enough = ((item, text) for item, text in texts() if len(text.split()) >= min_words and _word_runs(text))
         candidates = heapq.nsmallest(num_candidates, long_enough, key=lambda pair: _rank(seed, pair[0]))
         runs = {item: _word_runs(text) for item, text in candidates}
         own = {words for found in runs.values() for words in found}

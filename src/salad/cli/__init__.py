@@ -18,6 +18,8 @@ from salad.cli import look, prepare, runs, selection, speech, using  # noqa: F40
 from salad.cli.options import app, stop
 from salad.errors import SaladError
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """The console entry point: maps errors to one sentence and an exit code."""
@@ -28,9 +30,10 @@ def main() -> None:
         app()
     except SaladError as error:
         stop(str(error))
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" ({error.filename})" if error.filename else ""

@@ -11,6 +11,7 @@ from salad.cli.options import JsonOption, OutOption, ThreadsOption, app, print_j
 
 if TYPE_CHECKING:
     from salad.model.encoders.speech_encoder import SpeechEncoder
+    from salad.speech.prepared import Rejected
 
 
 @app.command()
@@ -20,7 +21,8 @@ def align(
         str, typer.Option("--aligner", help="pocketsphinx (US English), whisper, whisper:MODEL, or ctc:MODEL.")
     ] = "pocketsphinx",
     min_confidence: Annotated[
-        float, typer.Option("--min-confidence", help="Reject cuts whose words' mean is lower (docs/alignment.md).")
+        float,
+        typer.Option("--min-confidence", min=0, max=1, help="Reject cuts whose words' mean is lower."),
     ] = 0.0,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Worker processes, which share the threads.")] = 1,
     threads: ThreadsOption = 2,
@@ -37,18 +39,27 @@ def align(
     if aligner.startswith("ctc"):
         quiet()
     with bar("aligning") as progress:
-        report, _ = align_folder(
+        report, rejected = align_folder(
             prepared, aligner, threads, jobs=jobs, min_confidence=min_confidence, strict=strict, progress=progress
         )
     if as_json:
         return print_json(report)
-    print("\n".join(_alignment_lines(prepared, report)))
+    print("\n".join(_alignment_lines(prepared, report, rejected)))
 
 
-def _alignment_lines(prepared: Path, report: dict[str, Any]) -> list[str]:
+def _alignment_lines(prepared: Path, report: dict[str, Any], rejected: list[Rejected]) -> list[str]:
     """What a person wants to know of a folder's alignment."""
+    from salad.tally import Kinds
+
     counts = ", ".join(f"{report[f'num_{what}']} {what}" for what in ("aligned", "kept", "rejected"))
     lines = [f"{prepared}: {report['num_cuts']} cuts: {counts}"]
+    if rejected:
+        kinds = Kinds()
+        for row in rejected:
+            kinds.add(row.reason)
+        reasons = ", ".join(f"{kind['count']} {kind['reason']}" for kind in kinds.rows())
+        frac = len(rejected) / report["num_cuts"]
+        lines.append(f"rejected: {frac:.1%}: {reasons}; see {prepared / 'rejected.jsonl'}")
     if report["num_words"]:
         lines.append(f"{report['words_placed_frac']:.1%} of {report['num_words']} words have their place")
     if report["worst_cut"] is not None:

@@ -20,7 +20,7 @@ from salad.interleave.view import SequenceView, ShownSequence
 from salad.model.features import safe_file_name
 from salad.speech import time
 from salad.speech.audio import load_cut
-from salad.speech.prepared import stream_cuts, text_of
+from salad.speech.prepared import follows, stream_cuts, text_of
 from salad.tally import Kinds
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def _with_continuation(cuts: Iterable[MonoCut], view: SequenceView) -> Iterator[
         words: list[str] = []
         following = 0
         while len(words) < num_words and _reaches(ahead, source, following + 1):
-            if _document(cut) is None or _document(ahead[following]) != _document(cut):
+            last = ahead[following - 1] if following else cut
+            if not follows(last.custom, ahead[following].custom):
                 break
             words += text_of(ahead[following]).split()
             following += 1
@@ -158,10 +159,6 @@ def _reaches(ahead: deque[MonoCut], source: Iterator[MonoCut], size: int) -> boo
     while len(ahead) < size and (cut := next(source, None)) is not None:
         ahead.append(cut)
     return len(ahead) >= size
-
-
-def _document(cut: MonoCut) -> str | None:
-    return (cut.custom or {}).get("document")
 
 
 def _reason(cut: MonoCut, error: Exception) -> str:

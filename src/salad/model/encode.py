@@ -25,7 +25,7 @@ from salad.model.shard_plan import plan
 from salad.model.shards import Shard, locked, npy, sweep
 from salad.speech.audio import load_cut
 from salad.speech.identity import id_hash
-from salad.speech.prepared import Rejected
+from salad.speech.prepared import Rejected, cuts_file
 from salad.workers import Died, answer_all
 
 DTYPES = ("float16", "float32")
@@ -93,6 +93,7 @@ def encode_cuts(
         AudioError, MissingFileError: with `strict`, a cut's audio can't be read or encoded.
         OSError: the disk takes no more; what is done stays.
     """
+    cuts_file(folder)
     where = encoder_folder(folder, encoder.name)
     _claim(where, encoder, dtype)
     shards, ids = plan(folder, where, _readable)
@@ -129,8 +130,10 @@ def encode_in_processes(
         strict: as for `encode_cuts`.
 
     Raises:
+        MissingFileError: the folder was never prepared.
         DataError: a worker died.
     """
+    cuts_file(folder)  # before an encoder is loaded
     if processes == 1:
         return encode_cuts(folder, load(), progress, dtype, strict)
     where = encoder_folder(folder, encoder_name)

@@ -121,12 +121,13 @@ def _cut(candidate: Candidate, file: AudioFile, span: Span, checks: Checks, out:
             f"impossible speech rate: {num_words} words in {duration_s:.2f} s; at most {checks.max_words_per_s:g} a "
             "second are possible, so the transcript is of something else"
         )
+    channel = 0 if file.num_channels == 1 else list(range(file.num_channels))  # all of them: salad takes their mean
     supervision = {
         "id": candidate.id,
         "recording_id": candidate.id,
         "start": 0.0,
         "duration": duration_s,
-        "channel": 0,
+        "channel": channel,
         "text": text,
         "language": candidate.language or checks.language,
         "speaker": candidate.speaker,
@@ -143,11 +144,11 @@ def _cut(candidate: Candidate, file: AudioFile, span: Span, checks: Checks, out:
         "id": candidate.id,
         "start": time.seconds(span.start, file.rate_hz),
         "duration": duration_s,
-        "channel": 0,
+        "channel": channel,
         "supervisions": [{key: value for key, value in supervision.items() if value is not None}],
         "recording": _recording(candidate, file, out),
         **({"custom": custom} if custom else {}),
-        "type": "MonoCut",
+        "type": "MonoCut" if file.num_channels == 1 else "MultiCut",
     }
 
 

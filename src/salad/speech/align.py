@@ -34,6 +34,7 @@ from salad.speech.aligner import RATE_HZ, Aligner, check_language
 from salad.speech.alignment_report import TIMED_BY, Report
 from salad.speech.audio import audio_place, load_cut
 from salad.speech.prepared import (
+    ALIGNMENT_NAME,
     CUTS_NAME,
     Rejected,
     cut_line,
@@ -128,7 +129,7 @@ def align_folder(
         report.speech_s = _place_all(folder, report, parts, place_cut, jobs, strict, progress)
         rejected = _write(folder, out, parts, report, min_confidence, strict)
         report.seconds = time.monotonic() - began
-        write_json(out / "alignment.json", report.as_json())
+        write_json(out / ALIGNMENT_NAME, report.as_json())
     return report.as_json(), rejected
 
 
@@ -217,6 +218,11 @@ def _write(folder: Path, out: Path, parts: Path, report: Report, min_confidence:
                     raise AlignmentError(f"utterance {cut.id!r}: {refused.reason}")
                 else:
                     rejected.append(refused)
+        if rejected and report.num_aligned + report.num_kept == 0:
+            raise AlignmentError(
+                f"none of {len(rejected)} cuts of {folder} can be aligned, and it is as it was; the first, "
+                f"{rejected[0].id!r}: {rejected[0].reason}."
+            )
         earlier = read_jsonl(folder / "rejected.jsonl") if (folder / "rejected.jsonl").is_file() else []
         write_jsonl(out / "rejected.jsonl", [*earlier, *_new(map(asdict, rejected), earlier)])
         if out != folder:

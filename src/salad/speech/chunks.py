@@ -10,6 +10,7 @@ their audio files have changed since.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,7 +63,8 @@ def chunks(candidates: Iterable[Candidate | Rejected], checks: Checks, out: Path
     seen = SeenNames()
     candidates = iter(candidates)
     number = 0
-    while items := [_unless_seen(item, seen) for item in islice(candidates, CHUNK)]:
+    count = itertools.count()
+    while items := [_numbered(_unless_seen(item, seen), next(count)) for item in islice(candidates, CHUNK)]:
         state = repr((VERSION, replace(checks, strict=False), out.resolve(), items)).encode(errors="surrogatepass")
         yield Chunk(f"{number:07d}-{hashlib.sha256(state).hexdigest()[:16]}", items)
         number += 1
@@ -71,6 +73,13 @@ def chunks(candidates: Iterable[Candidate | Rejected], checks: Checks, out: Path
 def _unless_seen(item: Candidate | Rejected, seen: SeenNames) -> Candidate | Rejected:
     if isinstance(item, Candidate) and seen.before(item.id):
         return Rejected(item.id, f"duplicate id: {item.id!r} stands earlier in the corpus too", item.place)
+    return item
+
+
+def _numbered(item: Candidate | Rejected, number: int) -> Candidate | Rejected:
+    """With its number in the corpus, so that one that is rejected leaves a gap in its document."""
+    if isinstance(item, Candidate) and item.document is not None:
+        return replace(item, custom={**item.custom, "number": number})
     return item
 
 

@@ -1,6 +1,7 @@
 """Random access to the cuts of a prepared folder, however many: a derived index in memory-mapped files.
 
-    OUT/index/KEY/records.jsonl    a cut a line: [id, duration_s, document, text, [start_s, end_s, ...] or null], in the
+    OUT/index/KEY/records.jsonl    a cut a line: [id, duration_s, document, text, [start_s, end_s, ...] or null,
+                                   whether its text follows that of the cut before it], in the
                                    order of cuts.jsonl.gz
     OUT/index/KEY/offsets.npy      where each line begins, and where the last one ends
     OUT/index/KEY/checksums.npy    CRC-32 of each line
@@ -29,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salad.derived import derived, discard
-from salad.errors import AlignmentError, DataError, MissingFileError
+from salad.errors import AlignmentError, DataError
 from salad.speech.identity import id_hash, sound_hash
-from salad.speech.prepared import CUTS_NAME, TimedWord
+from salad.speech.prepared import CUTS_NAME, TimedWord, cuts_file, follows
 
 INDEX_NAME = "index"
 RECORDS_NAME = "records.jsonl"
@@ -65,8 +66,7 @@ class IndexedCuts(Sequence[CutRecord]):
             AlignmentError: a cut's word timings are not those of its text.
         """
         self.folder = folder
-        if not (folder / CUTS_NAME).is_file():
-            raise MissingFileError(f"{folder} holds no {CUTS_NAME}; make it with 'salad prepare … --out {folder}'.")
+        cuts_file(folder)
         self._open()
 
     def _open(self) -> None:
@@ -97,7 +97,7 @@ class IndexedCuts(Sequence[CutRecord]):
         """The record of a cut, in the order of the folder."""
         if isinstance(row, slice):
             return [self[i] for i in range(len(self))[row]]
-        name, duration_s, document, text, times = self._read(range(len(self))[row])
+        name, duration_s, document, text, times, _ = self._read(range(len(self))[row])
         words = map(TimedWord, text.split(), times[::2], times[1::2]) if times else ()
         return CutRecord(name, duration_s, document, text, tuple(words))
 
@@ -133,15 +133,14 @@ class IndexedCuts(Sequence[CutRecord]):
     def continuation(self, row: int, hidden: Container[int], num_words: int) -> str:
         """The first `num_words` words after the cut in its document, from the cuts that follow it; "" at its end.
 
-        They end before a cut whose number is in `hidden`.
+        They end before a cut whose number is in `hidden`, and where an utterance of the corpus was rejected.
         """
-        document = self._read(row)[2]
         words: list[str] = []
-        while document is not None and len(words) < num_words and (row := row + 1) < len(self) and row not in hidden:
-            following = self._read(row)
-            if following[2] != document:
+        while len(words) < num_words and (row := row + 1) < len(self) and row not in hidden:
+            *_, text, _, goes_on = self._read(row)
+            if not goes_on:
                 break
-            words += following[3].split()
+            words += text.split()
         return " ".join(words[:num_words])
 
     def _read(self, row: int) -> list[Any]:
@@ -186,11 +185,13 @@ def _make(source: Path, out: Path) -> None:
 def _records(source: Path) -> Iterator[tuple[list[Any], int]]:
     """Each cut's record and its `sound_hash`."""
     done = 0
+    before: dict[str, Any] | None = None
     try:
         with gzip.open(source, "rb") as file:
             for line in file:
                 cut = json.loads(line)
-                yield _record(cut), sound_hash(cut, source.parent)
+                yield _record(cut, before), sound_hash(cut, source.parent)
+                before = cut.get("custom")
                 done += 1
     except AlignmentError:
         raise
@@ -200,7 +201,7 @@ def _records(source: Path) -> Iterator[tuple[list[Any], int]]:
         ) from error
 
 
-def _record(cut: dict[str, Any]) -> list[Any]:
+def _record(cut: dict[str, Any], before: dict[str, Any] | None) -> list[Any]:
     spoken = cut["supervisions"][0]
     text: str = spoken.get("text") or ""
     items = (spoken.get("alignment") or {}).get("word")
@@ -213,7 +214,8 @@ def _record(cut: dict[str, Any]) -> list[Any]:
         begin_s = cut["start"]
         spans = [(start - begin_s, start - begin_s + duration) for _, start, duration, *_ in items]
         times = [round(time_s, 8) for span in spans for time_s in span]
-    return [cut["id"], cut["duration"], (cut.get("custom") or {}).get("document"), text, times]
+    custom = cut.get("custom") or {}
+    return [cut["id"], cut["duration"], custom.get("document"), text, times, follows(before, custom)]
 
 
 def _refuse_duplicates(source: Path, out: Path, arrays: dict[str, NDArray[Any]]) -> None:

@@ -19,7 +19,7 @@ from salad.errors import DataError
 from salad.files import open_atomic, write_atomic
 from salad.speech.candidate import Candidate, Checks
 from salad.speech.chunks import PARTS_NAME, Part, checked, chunks
-from salad.speech.prepared import CUTS_NAME, Rejected
+from salad.speech.prepared import ALIGNMENT_NAME, CUTS_NAME, Rejected
 
 __all__ = ["Candidate", "Checks", "Rejected", "Summary", "prepare_corpus"]
 
@@ -63,10 +63,15 @@ def prepare_corpus(
 
     Raises:
         DataError: no utterance can be used, or, under `checks.strict`, one can't; `out`/rejected.jsonl says why. Or
-            another process prepares the same folder.
+            `out` was aligned or encoded since it was prepared, or another process prepares it.
         OSError: the disk is full. The next run goes on.
     """
     checks = checks or Checks()
+    if (out / CUTS_NAME).is_file() and ((out / ALIGNMENT_NAME).is_file() or (out / "features").is_dir()):
+        raise DataError(
+            f"{out} was prepared before, and preparing it again would lose its word timings and features; delete "
+            f"{out / CUTS_NAME} to have it so, or name another --out."
+        )
     parts = out / PARTS_NAME
     parts.mkdir(parents=True, exist_ok=True)
     try:
@@ -132,7 +137,8 @@ def _written(tally: _Tally, out: Path, info: dict[str, Any], checks: Checks) -> 
         "rejected": dict(reasons),
         "checks": {key: value for key, value in asdict(checks).items() if key != "strict"},
     }
-    (out / CUTS_NAME).unlink(missing_ok=True)
+    for stale in (CUTS_NAME, ALIGNMENT_NAME):
+        (out / stale).unlink(missing_ok=True)
     _write_rejected(tally, out)
     write_atomic(out / "info.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     with open_atomic(out / CUTS_NAME) as joined:
@@ -164,7 +170,9 @@ def _nothing_usable(out: Path, tally: _Tally) -> DataError:
     _write_rejected(tally, out)
     shutil.rmtree(out / PARTS_NAME)
     if not tally.num_items:
-        return DataError(f"the corpus holds no utterance, so {out} was not made; check the path and the split.")
+        return DataError(
+            "the corpus holds no utterance; check its folder, and the manifest, format or split that was named."
+        )
     first = tally.first_rejected[min(tally.first_rejected)]
     return DataError(
         f"none of {tally.num_items} utterances can be used; the first, at {first['place']}: {first['reason']}. All are "

@@ -12,7 +12,8 @@ OUT/index/             derived from the cuts when they are first read at random 
 
 A recording that lies inside OUT is named from there, so that the folder can be moved with its audio; others by their
 absolute path. A cut may keep `licence`, `source` and `document` in `custom`; neighbours with the same document follow
-each other in its text.
+each other in its text. `number` counts the corpus's utterances, those that were rejected too: where it skips one, the
+text does.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ if TYPE_CHECKING:  # Lhotse brings PyTorch along: only who holds cuts pays for i
     from lhotse import MonoCut
 
 CUTS_NAME = "cuts.jsonl.gz"
+ALIGNMENT_NAME = "alignment.json"
+"""What the last alignment of the folder reported."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,18 @@ def cut_line(cut: MonoCut, folder: Path) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
+def cuts_file(folder: Path) -> Path:
+    """Where the cuts of a prepared folder stand.
+
+    Raises:
+        MissingFileError: the folder was never prepared.
+    """
+    path = folder / CUTS_NAME
+    if not path.is_file():
+        raise MissingFileError(f"{folder} holds no {CUTS_NAME}; make it with 'salad prepare … --out {folder}'.")
+    return path
+
+
 def stream_cuts(folder: Path) -> Iterator[MonoCut]:
     """The cuts of a prepared folder, in file order, one at a time; their recordings are named by absolute paths.
 
@@ -107,9 +122,7 @@ def stream_cuts(folder: Path) -> Iterator[MonoCut]:
     """
     from lhotse import CutSet
 
-    path = folder / CUTS_NAME
-    if not path.is_file():
-        raise MissingFileError(f"{folder} holds no {CUTS_NAME}; make it with 'salad prepare … --out {folder}'.")
+    path = cuts_file(folder)
     home = folder.resolve()
     for cut in CutSet.from_jsonl_lazy(path):
         for source in cut.recording.sources if cut.recording is not None else ():
@@ -167,6 +180,15 @@ def with_words(cut: MonoCut, words: Iterable[tuple[str, float, float, float | No
     ]
     cut.supervisions[0].alignment = {"word": items}
     return cut
+
+
+def follows(earlier: dict[str, Any] | None, later: dict[str, Any] | None) -> bool:
+    """Whether a cut's text goes on in that of the next cut of its folder, by the `custom` of both."""
+    one, other = earlier or {}, later or {}
+    if one.get("document") is None or one["document"] != other.get("document"):
+        return False
+    number, following = one.get("number"), other.get("number")
+    return number is None or following is None or bool(number + 1 == following)
 
 
 def aligned(cuts: Iterable[MonoCut]) -> Iterator[MonoCut]:

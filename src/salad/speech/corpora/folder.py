@@ -29,7 +29,7 @@ from salad.speech.prepared import Rejected
 FORMATS = ("jsonl", "csv", "tsv", "lhotse", "kaldi", "text")
 DEFAULT_NAME = "manifest.jsonl"
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
-_NOT_MANIFESTS = frozenset({"alignments.jsonl", "rejected.jsonl", "info.json"})
+_NOT_MANIFESTS = frozenset({"alignment.json", "alignments.jsonl", "rejected.jsonl", "info.json"})
 
 
 def prepare(
