@@ -1,4 +1,4 @@
-"""A prepared folder in later hands: what follows a rejected utterance, stereo as Lhotse hears it, preparing it twice."""
+"""A prepared folder in later hands: what follows a rejected utterance, stereo as Lhotse hears it, prepared again."""
 
 from __future__ import annotations
 
