@@ -21,7 +21,7 @@ from salad.recipe import Recipe
 from salad.run import Run
 from salad.speech.corpora import debian_prompts, folder
 from salad.speech.index import IndexedCuts
-from salad.speech.prepared import CUTS_NAME, stream_cuts, text_of
+from salad.speech.prepared import CUTS_NAME
 
 OVERLAP_WORDS = 5  # a held-out prompt shares no run of so many words with another prompt
 SPLIT_NAME = "human_split.json"
@@ -80,8 +80,9 @@ def hold_out(run: Run) -> None:
 
     def texts() -> Iterator[tuple[Item, str]]:
         for number, there in enumerate(folders):
-            for cut in stream_cuts(there):
-                yield (number, cut.id), text_of(cut)
+            for cut in IndexedCuts(there):
+                if cut.words:  # others are never trained on
+                    yield (number, cut.id), cut.text
 
     settings = run.recipe.data
     chosen = choose_held_out(texts, settings.heldout_human, run.recipe.sequence.min_words, run.recipe.seed)
