@@ -148,9 +148,11 @@ def test_workers_do_not_outlive_their_parent(tmp_path, how):
     script.write_text(
         textwrap.dedent(
             """
+            import signal
             from pathlib import Path
             from salad.synthesize.workers import speak_all
             if __name__ == "__main__":
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
                 list(speak_all([(str(i), str(i)) for i in range(50)], "espeak-ng", Path(__file__).parent / "out", 2))
             """
         )
