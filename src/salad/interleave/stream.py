@@ -113,7 +113,7 @@ def _refuse_shared_ids(speech: Sequence[Sequence[Utterance]]) -> None:
         if len(found):
             raise DataError(
                 f"{len(found)} utterances stand in two sources of the mix ({first + 1} and {second + 1}), the first is "
-                f"{speech[first][int(found[0])].id!r}; ids must be unique within a run."
+                f"{speech[first][int(found[0])].id!r}; prepare one of them with other ids."
             )
 
 

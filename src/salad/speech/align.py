@@ -221,7 +221,7 @@ def _write(folder: Path, out: Path, parts: Path, report: Report, min_confidence:
         if rejected and report.num_aligned + report.num_kept == 0:
             raise AlignmentError(
                 f"none of {len(rejected)} cuts of {folder} can be aligned, and it is as it was; the first, "
-                f"{rejected[0].id!r}: {rejected[0].reason}."
+                f"{rejected[0].id!r}: {rejected[0].reason}"
             )
         earlier = read_jsonl(folder / "rejected.jsonl") if (folder / "rejected.jsonl").is_file() else []
         write_jsonl(out / "rejected.jsonl", [*earlier, *_new(map(asdict, rejected), earlier)])

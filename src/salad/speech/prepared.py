@@ -189,8 +189,3 @@ def follows(earlier: dict[str, Any] | None, later: dict[str, Any] | None) -> boo
         return False
     number, following = one.get("number"), other.get("number")
     return number is None or following is None or bool(number + 1 == following)
-
-
-def aligned(cuts: Iterable[MonoCut]) -> Iterator[MonoCut]:
-    """The cuts that have word timings."""
-    return (cut for cut in cuts if "word" in (cut.supervisions[0].alignment or {}))
