@@ -23,6 +23,7 @@ ORDER = (
     "workers",
     "randomness",
     "recipe",
+    "ranks",
     "assets",
     "derived",
     "texts",

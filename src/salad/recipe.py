@@ -131,10 +131,14 @@ class StageSettings(Settings):
     """What both stages share: the objective, the batch, the length.
 
     A step's `batch_sequences` are packed into micro-batches of at most `micro_batch_positions` LLM positions: what
-    stands in memory at once. It changes results by rounding alone.
+    stands in memory at once. It changes results by rounding alone. `divergence` from the teacher: the paper's is
+    forward_kl; `jsd_beta` is the teacher's weight in the mixture of jsd. A checkpoint is written every
+    `checkpoint_every` steps.
     """
 
     alpha: Frac = 1.0
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    jsd_beta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     steps: Count = 40
     batch_sequences: Count = 12
     micro_batch_positions: Count = 2048
@@ -177,6 +181,27 @@ class MeasureSettings(Settings):
     batch_documents: Count = 12
 
 
+class EngineSettings(Settings):
+    """How the arithmetic is done; nothing here changes what is computed by more than rounding.
+
+    `device`: auto takes a GPU where there is one. `parallel`, with several processes (torchrun): ddp keeps the whole
+    model on each, fsdp (FSDP2) shards parameters, gradients and optimizer state. `gradient_checkpointing` computes the
+    LLM's layers twice to keep their activations once. `teacher`: auto is the student with its LoRA switched off, or a
+    frozen copy where the whole LLM is trained; separate is always a copy; cached computes its hidden states once and
+    keeps them in bfloat16. `keep_checkpoints`: how many of the latest are kept, besides the one before the decay.
+    Every `watch_every` steps (0: never) M, F and hearing are taken on `watch_items` held-out human utterances.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    gradient_checkpointing: bool = False
+    teacher: Literal["auto", "separate", "cached"] = "auto"
+    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    watch_every: Annotated[int, Field(ge=0)] = 0
+    watch_items: Annotated[int, Field(ge=2)] = 8
+
+
 class Recipe(Settings):
     """A whole run. See recipes/*.yaml.
 
@@ -199,6 +224,7 @@ class Recipe(Settings):
     stage_one: StageOneSettings = StageOneSettings()
     stage_two: StageTwoSettings = StageTwoSettings()
     measure: MeasureSettings = MeasureSettings()
+    engine: EngineSettings = EngineSettings()
 
     @model_validator(mode="after")
     def _sequences_fit_into_micro_batches(self) -> Self:
