@@ -153,6 +153,11 @@ def reports(run: Run, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
     return {name: mark["report"] for name, mark in marks.items() if mark is not None}
 
 
+def report_of(run: Run, name: str) -> dict[str, Any]:
+    """What the step of that name, which is done, reported."""
+    return dict(read_json(run.path("steps", f"{name}.json"))["report"])
+
+
 def _work(run: Run, step: Step, key: str, progress: Progress) -> tuple[dict[str, Any], float]:
     mark, started = _mark_path(run, step), _started_path(run, step)
     fresh = _begun(run, step) != key or mark.is_file()

@@ -1,0 +1,142 @@
+"""The steps of `salad run`, in order: which folder holds what, and which room does the work.
+
+human/N, aligned/N  natural speech, prepared folders, without and with word timings; human_split.json: what is held out
+texts/            mix, pool, probe, heldout .jsonl
+clusters/         the pool's clusters, their names, the probes' clusters
+spoken/NAME/      synthetic speech: heldout, probe, stage_two, stage_two_uniform; audio shared in spoken/audio
+*/features/       the frozen encoder's frames of the human speech in aligned/ and of each folder of synthetic speech
+stage_one/, stage_two/, stage_two_uniform/    models, checkpoints, curves
+measured/         per-item rows of every arm
+results.json, report.html
+"""
+
+from __future__ import annotations
+
+from salad.run import Step
+from salad.steps.data import align, cluster_pool, prepare, run_synthesize, speak
+from salad.steps.measuring import measure_step, results_step
+from salad.steps.stages import run_probe, run_select, run_stage_one, stage_two_step
+
+MODEL = ("model", "sequence")
+_WORK: tuple[Step, ...] = (
+    Step(
+        "prepare",
+        "human speech with transcripts, and broad texts split into mix, pool, probe and held-out",
+        ("data", "stage_two.num_clusters", "stage_two.probe_texts"),
+        (),
+        ("human", "texts"),
+        12,
+        prepare,
+    ),
+    Step(
+        "align",
+        "when each word of the human speech is spoken (an aligner, held to the transcript)",
+        ("aligner", "data", "sequence.min_words"),
+        ("prepare",),
+        ("aligned", "human_split.json"),
+        50,
+        align,
+    ),
+    Step(
+        "cluster",
+        "what the broad texts are about: embeddings and balanced k-means",
+        ("embedder", "stage_two.num_clusters", "stage_two.probe_texts"),
+        ("prepare",),
+        ("clusters",),
+        25,
+        cluster_pool,
+    ),
+    Step(
+        "speak",
+        "held-out and probe texts spoken by the voice; the frozen encoder hears everything once",
+        ("asr", "aligner", "voice", "model.encoder"),
+        ("align", "cluster"),
+        ("spoken/heldout", "spoken/probe"),
+        120,
+        speak,
+    ),
+    Step(
+        "stage_one",
+        "Stage I: distillation from the text LLM on human speech, after a word-aligned warm start",
+        (*MODEL, "stage_one"),
+        ("speak",),
+        ("stage_one",),
+        100,
+        run_stage_one,
+    ),
+    Step(
+        "measure_one",
+        "M, F, hearing and the task for the untrained and the Stage I model",
+        (*MODEL, "measure", "asr"),
+        ("stage_one",),
+        ("measured/untrained.json", "measured/stage_one.json", "measured/text_llm.json"),
+        110,
+        measure_step("untrained", "stage_one"),
+    ),
+    Step(
+        "probe",
+        "Stage II: in which clusters does the Stage I model mishear?",
+        ("stage_two.max_cer", "measure.batch_positions"),
+        ("stage_one",),
+        ("probe.json",),
+        10,
+        run_probe,
+    ),
+    Step(
+        "select",
+        "texts drawn by misalignment^gamma, and uniformly as the control",
+        ("stage_two.gamma", "stage_two.budget_frac"),
+        ("probe",),
+        ("selected",),
+        1,
+        run_select,
+    ),
+    Step(
+        "synthesize",
+        "the selected texts of both arms, spoken, aligned and encoded",
+        ("voice", "aligner"),
+        ("select",),
+        ("spoken/stage_two", "spoken/stage_two_uniform"),
+        110,
+        run_synthesize,
+    ),
+    Step(
+        "stage_two",
+        "distillation goes on, on natural speech, selected speech and text",
+        ("stage_two",),
+        ("synthesize",),
+        ("stage_two",),
+        90,
+        stage_two_step("stage_two"),
+    ),
+    Step(
+        "stage_two_uniform",
+        "the control arm: same budget, same steps, uniform selection (gamma = 0)",
+        ("stage_two",),
+        ("synthesize",),
+        ("stage_two_uniform",),
+        90,
+        stage_two_step("stage_two_uniform"),
+    ),
+    Step(
+        "measure_two",
+        "M, F, hearing and the task for both Stage II models",
+        (*MODEL, "measure"),
+        ("stage_two", "stage_two_uniform"),
+        ("measured/stage_two.json", "measured/stage_two_uniform.json"),
+        90,
+        measure_step("stage_two", "stage_two_uniform"),
+    ),
+)
+STEPS: tuple[Step, ...] = (
+    *_WORK,
+    Step(
+        "report",
+        "results.json and report.html",
+        ("name", "measure"),
+        ("measure_one", "measure_two"),
+        ("results.json", "report.html"),
+        5,
+        results_step(_WORK),
+    ),
+)

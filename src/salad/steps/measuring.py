@@ -1,0 +1,117 @@
+"""The steps that measure models and write what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salad.distill.teacher import teacher_for
+from salad.files import read_json, write_json
+from salad.interleave.builder import SequenceBuilder
+from salad.interleave.utterances import Utterance
+from salad.measure.arm import ArmRows, HeldOut, measure_arm, read_task
+from salad.measure.cascade import transcripts
+from salad.measure.tasks.definition import DefinitionItem, definition_items
+from salad.model.llm import load_tokenizer
+from salad.model.speech_lm import SpeechLM
+from salad.natural_speech import held_out_speech
+from salad.report.page import write_report
+from salad.results import assemble
+from salad.run import Progress, Run, Step, reports, wall_s
+from salad.speech.prepared import Rejected, read_cuts
+from salad.steps.data import ARMS, reasons, recognizer, speech_in, texts_file
+from salad.texts.text import read_texts
+
+
+def measure_step(*arms: str) -> Any:
+    """The work of measuring some arms; an arm that is measured is not measured again after an interruption."""
+
+    def work(run: Run, progress: Progress) -> dict[str, Any]:
+        torch.set_num_threads(run.recipe.threads)
+        left_out: list[dict[str, Any]] = []
+        for arm in arms:
+            path = run.path("measured", f"{arm}.json")
+            student = SpeechLM.from_pretrained(_model_of(run, arm))
+            builder = SequenceBuilder.of(
+                student, load_tokenizer(run.recipe.model.llm), run.recipe.sequence, run.recipe.seed
+            )
+            held_out, left_out = _held_out(run, builder)
+            if path.is_file():
+                continue
+
+            def tell(done: int, total: int, note: str, arm: str = arm) -> None:
+                progress(done, total, f"{arm}: {note}")
+
+            rows = measure_arm(
+                student,
+                teacher_for(student),
+                builder,
+                held_out,
+                run.recipe.measure,
+                run.recipe.seed,
+                tell,
+            )
+            if arm == "untrained":
+                _measure_text_llm(run, student, builder, held_out.items)
+            write_json(path, rows.as_json())
+        return {"rejected": left_out if "untrained" in arms else []}
+
+    return work
+
+
+def _measure_text_llm(run: Run, student: SpeechLM, builder: SequenceBuilder, items: Sequence[DefinitionItem]) -> None:
+    """The topline (the text LLM reads) and the cascade (it reads what the ASR heard)."""
+    asked = {item.id for item in items}
+    cuts = [cut for cut in read_cuts(run.path("spoken", "heldout")) if cut.id in asked]
+    heard = transcripts(cuts, recognizer(run.recipe))
+    # An untrained model that will be trained in full is still the text LLM; others have their LoRA switched off.
+    with nullcontext() if student.config.train_llm == "full" else student.as_text_llm():
+        batch = run.recipe.measure.batch_documents
+        topline = read_task(student, builder, items, [item.definition for item in items], batch)
+        cascade = read_task(student, builder, items, [heard[item.id] for item in items], batch)
+    write_json(run.path("measured", "text_llm.json"), {"topline": topline, "cascade": cascade, "transcripts": heard})
+
+
+def results_step(steps: Sequence[Step]) -> Any:
+    """The work of writing results.json and report.html from what was measured; `steps` are those before it."""
+
+    def write_results(run: Run, progress: Progress) -> dict[str, Any]:
+        progress(0, 2, "results.json")
+        order = ("untrained", "stage_one", *ARMS)
+        rows = {
+            arm: ArmRows.from_json(read_json(run.path("measured", f"{arm}.json")))
+            for arm in order
+            if run.path("measured", f"{arm}.json").is_file()
+        }
+        results = assemble(run.recipe, run.folder, rows, reports(run, steps), wall_s(run, steps))
+        write_json(run.path("results.json"), results)
+        progress(1, 2, "report.html")
+        write_report(run.path("results.json"), run.path("report.html"))
+        progress(2, 2)
+        return {}
+
+    return write_results
+
+
+def _held_out(run: Run, builder: SequenceBuilder) -> tuple[HeldOut, list[dict[str, Any]]]:
+    """What every arm is measured on, the same for all, and what the policy can't use of it."""
+    broad, bad_broad = builder.usable(speech_in(run, "spoken/heldout"))
+    human: list[Utterance] = []
+    bad_human: list[Rejected] = []
+    for corpus in held_out_speech(run):
+        usable, rejected = builder.usable(corpus)
+        human += usable
+        bad_human += rejected
+    spoken = {utterance.id for utterance in broad}
+    texts = [text for text in read_texts(texts_file(run, "heldout")) if text.id in spoken]
+    items = definition_items(texts, run.recipe.measure.task_items, run.recipe.seed)
+    left_out = reasons("held-out broad sequences", bad_broad) + reasons("held-out human sequences", bad_human)
+    return HeldOut(broad, human, items), left_out
+
+
+def _model_of(run: Run, arm: str) -> Path:
+    return run.path("stage_one", "untrained") if arm == "untrained" else run.path(arm, "model")
