@@ -1,9 +1,15 @@
-"""Writing files so that a power cut leaves either the old one or the new one, never half of one."""
+"""Writing files and folders so that a power cut leaves either the old one or the new one, never half of one.
+
+What is being written has a name that begins with `.tmp-` and the writer's process id; a folder that is about to be
+replaced is called `.old-NAME` for the moment between two renames.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +35,92 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        flush(path.parent)  # the rename itself
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_atomic(path: Path) -> Iterator[Path]:
+    """An empty folder to fill beside `path`; flushed to the disk and renamed into place when the block ends well.
+
+    An older folder of that name is replaced as a whole, once the new one is; after an error it stays as it is.
+    """
+    temporary = new_folder_beside(path)
+    try:
+        yield temporary
+        put_in_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def new_folder_beside(path: Path) -> Path:
+    """An empty folder to fill for `put_in_place`, on the same disk as `path`."""
+    temporary = path.parent / f".tmp-{os.getpid()}-{path.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    return temporary
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Flush all that is in `temporary` to the disk and give it the name `path`; an older folder there is deleted."""
+    for place, _, names in os.walk(temporary):
+        for name in names:
+            flush(Path(place, name))
+        flush(Path(place))
+    settle(path)
+    old = _old(path)
+    if path.exists():
+        path.rename(old)
+    temporary.rename(path)
+    flush(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def settle(path: Path) -> None:
+    """Put back a folder whose replacement was cut off between the two renames of `put_in_place`."""
+    old = _old(path)
+    if old.is_dir() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Have what was written to a file, or which names a folder holds, reach the disk (fsync)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that flushes no folders (CIFS, some of FUSE)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what processes that are gone left half-written in `folder`.
+
+    Call it where one run at a time works, and while this process writes nothing there: a process of another machine
+    can't be seen from here.
+    """
+    for left in folder.glob(".tmp-*"):
+        number = left.name.removeprefix(".tmp-").partition("-")[0]
+        if number.isdecimal() and (int(number) == os.getpid() or not _lives(int(number))):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks only
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _old(path: Path) -> Path:
+    return path.parent / f".old-{path.name}"
 
 
 def write_json(path: Path, value: Any) -> None:
