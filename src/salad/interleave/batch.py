@@ -11,8 +11,9 @@ F encoder frames, E encoder width, N matched positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +56,12 @@ class Batch:
     student_positions_N: Tensor
     teacher_positions_N: Tensor
     targets_N: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device; documents' lengths stay on the CPU, where they are read."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if not f.name.endswith("_lengths_D")}
+        moved: dict[str, Any] = {name: t.to(device) for name, t in tensors.items() if isinstance(t, Tensor)}
+        return replace(self, **moved)
 
 
 def collate(

@@ -294,20 +294,40 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
     def as_text_llm(self) -> Iterator[PreTrainedModel]:
         """The LLM with its LoRA switched off: the original text LLM, without a second copy.
 
+        Only the layers' own switches are turned. peft's and transformers' functions also turn the gradients of LoRA off
+        and on, and a parameter that FSDP2 first meets without gradient never gets one.
+
         Raises:
             CheckpointError: the whole LLM is trained, so the original is gone.
         """
         if self.config.train_llm == "full":
             raise CheckpointError("this model's LLM was fully trained; load the text LLM separately as the teacher.")
-        if self.config.lora is None:
-            yield self.language_model
-            return
-        self.language_model.disable_adapters()
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [module for module in self.language_model.modules() if isinstance(module, BaseTunerLayer)]
+        before = [layer._disable_adapters for layer in layers]
+        for layer in layers:
+            layer._disable_adapters = True
         try:
             yield self.language_model
         finally:
-            self.language_model.enable_adapters()
-            self._set_trainable()  # enable_adapters would also switch the gradients of loaded models
+            for layer, was in zip(layers, before, strict=True):
+                layer._disable_adapters = was
+
+    @torch.no_grad()
+    def original_hidden(self, ids_T: Tensor, lengths_D: Tensor) -> Tensor:
+        """Last hidden states [T, H] of text documents in a flat row as the original LLM has them: no LoRA, no dropout.
+
+        Raises:
+            CheckpointError: see `as_text_llm`.
+        """
+        with self.as_text_llm() as llm:
+            training = llm.training
+            llm.eval()
+            try:
+                return read_documents(llm, self.get_input_embeddings()(ids_T), lengths_D)
+            finally:
+                llm.train(training)
 
 
 def _dtype_name(config: SpeechLMConfig) -> str:
