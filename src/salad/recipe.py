@@ -63,11 +63,42 @@ class LoraSettings(Settings):
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
+class LlmSizes(Settings):
+    """The LLM's architecture, under the names of its config.json: `salad plan` then needs neither hub nor weights.
+
+    `head_dim` None: hidden_size / num_attention_heads. Qwen2's biases come with its `model_type`; `attention_bias` is
+    for types whose configuration has that key.
+    """
+
+    model_type: str = "llama"
+    hidden_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    num_key_value_heads: Count
+    head_dim: Count | None = None
+    intermediate_size: Count
+    vocab_size: Count
+    tie_word_embeddings: bool
+    attention_bias: bool = False
+
+
+class EncoderSizes(Settings):
+    """What the encoder gives: `dim` wide frames, `hz` of them a second."""
+
+    dim: Count
+    hz: Positive
+
+
 class ModelSettings(Settings):
-    """Which LLM, which encoder, and how they are joined. `train_llm` says what of the LLM learns."""
+    """Which LLM, which encoder, and how they are joined. `train_llm` says what of the LLM learns.
+
+    `llm_sizes` and `encoder_sizes` are for planning where the models are not at hand; where they are, both must agree.
+    """
 
     llm: str = "smollm2-135m-instruct"
+    llm_sizes: LlmSizes | None = None
     encoder: str = "whisper-tiny.en"
+    encoder_sizes: EncoderSizes | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     train_llm: Literal["frozen", "lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
@@ -202,6 +233,20 @@ class EngineSettings(Settings):
     watch_items: Annotated[int, Field(ge=2)] = 8
 
 
+class ExpectedSettings(Settings):
+    """What `salad plan` takes the data to be like; training reads none of it.
+
+    `natural_h` hours of natural speech in utterances of `utterance_s` seconds, `words_per_s` spoken in each second;
+    texts, read or spoken, of `text_words` words; the tokenizer's `tokens_per_word`.
+    """
+
+    natural_h: Positive | None = None
+    utterance_s: Positive = 12.0
+    words_per_s: Positive = 2.7
+    text_words: Positive = 600.0
+    tokens_per_word: Positive = 1.3
+
+
 class Recipe(Settings):
     """A whole run. See recipes/*.yaml.
 
@@ -225,6 +270,7 @@ class Recipe(Settings):
     stage_two: StageTwoSettings = StageTwoSettings()
     measure: MeasureSettings = MeasureSettings()
     engine: EngineSettings = EngineSettings()
+    expected: ExpectedSettings = ExpectedSettings()
 
     @model_validator(mode="after")
     def _sequences_fit_into_micro_batches(self) -> Self:
