@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
 from rich.console import Console
@@ -18,7 +18,9 @@ from rich.table import Table
 from salad.report.results import read_results
 from salad.report.table import NOTHING, arms_table
 from salad.report.verdicts import verdicts, warnings
-from salad.run import Step, StepState
+
+if TYPE_CHECKING:
+    from salad.run import Step, StepState  # which imports torch, and a verb's first line should not wait for it
 
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
@@ -49,6 +51,12 @@ class RunDisplay:
     def introduce(self, recipe: Path) -> None:
         """Say what is about to run, before slow imports."""
         console.print(f"salad run {recipe}: {self.name}")
+
+    def engine(self, sentence: str, warning: str | None) -> None:
+        """Say what the run works on, and what is wrong with that."""
+        console.print(f"On {sentence}.", markup=False)
+        if warning is not None:
+            console.print(f"WARNING: {warning}", markup=False)
 
     def deviations(self, sentences: list[str]) -> None:
         """Say where the recipe departs from the paper."""

@@ -9,7 +9,9 @@ hours while the others stand by.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +24,11 @@ from torch import Tensor, distributed
 from salad.errors import RecipeError
 
 PATIENCE = timedelta(days=14)  # of a rank that waits for another's work
+STORE_PATIENCE = timedelta(seconds=5)
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+MEETING = ("MASTER_ADDR", "MASTER_PORT")
+# What gloo says of a process at the other end that is no longer there.
+LOST = re.compile(r"gloo.*(onnection (closed|reset|refused)|roken pipe|imed out)", re.DOTALL)
 T = TypeVar("T")
 
 
@@ -74,6 +81,22 @@ class Ranks:
         distributed.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
+    def place(self) -> str:
+        """What its tensors live on, by name."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+
+    def as_json(self, parallel: str) -> dict[str, int | str | None]:
+        """How many work together, how (None alone), and on what; for results.json."""
+        return {"ranks": self.world, "parallel": parallel if self.world > 1 else None, "device": self.place()}
+
+    def sentence(self, parallel: str) -> str:
+        """How many work together and how: "2 processes (gloo, CPU), DDP", "8 GPUs (NVIDIA H100), FSDP2"."""
+        several = "s" if self.world > 1 else ""
+        how = f", {'FSDP2' if parallel == 'fsdp' else parallel.upper()}" if self.world > 1 else ""
+        if self.device.type == "cuda":
+            return f"{self.world} GPU{several} ({self.place()}){how}"
+        return f"{self.world} process{'es' if several else ''} ({'gloo, ' if several else ''}{self.place()}){how}"
+
 
 ALONE = Ranks()
 
@@ -102,10 +125,9 @@ def started_ranks(device: str = "auto") -> Iterator[Ranks]:
     """This process among those torchrun started (by its environment variables), or alone.
 
     Raises:
-        RecipeError: see `device_of`.
+        RecipeError: see `device_of`; or the environment says that there are several and not how they meet.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    world, local_rank = _told_by_torchrun()
     place = device_of(device, local_rank)
     if place.type == "cuda":
         torch.cuda.set_device(place)
@@ -113,10 +135,50 @@ def started_ranks(device: str = "auto") -> Iterator[Ranks]:
         yield Ranks(device=place)
         return
     distributed.init_process_group("cuda:nccl,cpu:gloo" if place.type == "cuda" else "gloo")
+    if distributed.get_world_size() != world:
+        raise RuntimeError(f"{distributed.get_world_size()} ranks met, torchrun started {world}.")
+    control = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    yield Ranks(distributed.get_rank(), world, place, control)
+    # Only here: after an error the others may never come to it, and NCCL would wait for them.
+    distributed.destroy_process_group()
+
+
+def first_to_say(sentence: str) -> bool:
+    """Whether no other process of this attempt has said it: an error that all of them meet is printed once.
+
+    They ask torchrun's store, so it takes no agreement and works when others have ended; where there is none, each says
+    it.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    key = hashlib.sha256(f"{attempt} {sentence}".encode()).hexdigest()
     try:
-        if distributed.get_world_size() != world:
-            raise RuntimeError(f"{distributed.get_world_size()} ranks met, torchrun started {world}.")
-        control = distributed.new_group(backend="gloo", timeout=PATIENCE)
-        yield Ranks(distributed.get_rank(), world, place, control)
-    finally:
-        distributed.destroy_process_group()
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = distributed.TCPStore(host, port, is_master=False, timeout=STORE_PATIENCE)
+        return int(store.add(f"salad/said/{key}", 1)) == 1
+    except (KeyError, ValueError, RuntimeError):
+        return True
+
+
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether an error says no more than that another rank is gone, which has its own reason."""
+    return LOST.search(str(error)) is not None
+
+
+def _told_by_torchrun() -> tuple[int, int]:
+    """(how many processes, this one's number on its machine) by the environment variables that torchrun sets."""
+    given = {name: os.environ[name] for name in (*NUMBERS, *MEETING) if name in os.environ}
+    numbers = {name: given[name] for name in NUMBERS if name in given}
+    wrong = [f"{name}={value!r}" for name, value in numbers.items() if not value.isdecimal()]
+    if wrong or numbers.get("WORLD_SIZE") == "0":
+        wrong = wrong or ["WORLD_SIZE='0'"]
+        raise RecipeError(f"the environment has {', '.join(wrong)}, not numbers as torchrun sets them; unset them.")
+    world = int(numbers.get("WORLD_SIZE", "1"))
+    missing = [name for name in (*NUMBERS, *MEETING) if name not in given]
+    if world > 1 and missing:
+        raise RecipeError(
+            f"WORLD_SIZE={world} says that there are {world} processes, and {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set; start them with torchrun, or unset WORLD_SIZE for one."
+        )
+    if world > 1 and int(numbers["RANK"]) >= world:
+        raise RecipeError(f"RANK={numbers['RANK']}, and ranks go from 0 to {world - 1}; start them with torchrun.")
+    return world, int(numbers.get("LOCAL_RANK", "0")) if world > 1 else 0

@@ -1,7 +1,8 @@
 """A run folder and its steps.
 
 Each step is done once, can be interrupted at any moment, and is done again only if its recipe keys, or a step it needs,
-changed.
+changed. On several ranks the main one decides what is to be done, does it, and writes it down; the others wait, and
+join it in the steps that are collective.
 
     RUN/recipe.yaml         the resolved recipe
     RUN/steps/NAME.json     a step that is done: its key, its seconds of work, what it reported
@@ -16,13 +17,15 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self, cast
 
-from salad.errors import RecipeError
+from salad.errors import RecipeError, SaladError
 from salad.files import read_json, write_atomic, write_json
+from salad.ranks import ALONE, Ranks
 from salad.recipe import Recipe, save_recipe
 
 LAYOUT = 1  # raised when the files of a run folder change their meaning: older steps are then done again
@@ -37,10 +40,11 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe and the folder its steps work in."""
+    """A recipe, the folder its steps work in, and which of the processes that work on it this is."""
 
     recipe: Recipe
     folder: Path
+    ranks: Ranks = ALONE
 
     def path(self, *parts: str) -> Path:
         """A place in the run folder."""
@@ -53,7 +57,8 @@ class Step:
 
     `settings` are recipe keys (dotted) it reads; `needs` are steps whose results it reads; `outputs` are the files
     and folders in the run folder that it owns; `share` is the seconds it takes in the demo on two CPU cores, for the
-    estimate of what is left. The work returns what it has to report, as JSON.
+    estimate of what is left. The work returns what it has to report, as JSON. A `collective` step is done by all ranks
+    at once, any other by the main one alone.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Step:
     outputs: tuple[str, ...]
     share: float
     work: Callable[[Run, Progress], dict[str, Any]]
+    collective: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,12 +127,19 @@ def execute(
             progress.
         finished: told (step, what it reported, its seconds) after each.
 
+    On several ranks all call it; `announce` and `finished` are called on the main one.
+
     Raises:
-        RecipeError: `only` names no step, or a step it needs is not done.
+        RecipeError: `only` names no step, or a step it needs is not done; the ranks were given different recipes.
+        SystemExit: on another rank, when the main one has failed, which says why.
     """
     if only is not None and only not in {step.name for step in steps}:
         raise RecipeError(f"--only {only}: no such step; the steps are {', '.join(step.name for step in steps)}.")
-    with _locked(run):
+    if len(set(run.ranks.gather((save_recipe(run.recipe), only)))) > 1:
+        raise RecipeError("the processes of this run were given different recipes or options; start them all alike.")
+    if not run.ranks.is_main:
+        return _follow(run, steps)
+    with _Others(run.ranks) as others, _locked(run):
         write_atomic(run.path("recipe.yaml"), save_recipe(run.recipe))
         expected = keys(run.recipe, steps)
         found = states(run, steps)
@@ -136,7 +149,7 @@ def execute(
             step = state.step
             _check_needs(run, step, expected)
             progress = announce(step, found.index(state) + 1, len(steps), state, left)
-            report, seconds = _work(run, step, expected[step.name], progress)
+            report, seconds = _work(run, step, expected[step.name], progress, others)
             finished(step, report, seconds)
             left -= step.share
 
@@ -158,7 +171,7 @@ def report_of(run: Run, name: str) -> dict[str, Any]:
     return dict(read_json(run.path("steps", f"{name}.json"))["report"])
 
 
-def _work(run: Run, step: Step, key: str, progress: Progress) -> tuple[dict[str, Any], float]:
+def _work(run: Run, step: Step, key: str, progress: Progress, others: _Others) -> tuple[dict[str, Any], float]:
     mark, started = _mark_path(run, step), _started_path(run, step)
     fresh = _begun(run, step) != key or mark.is_file()
     if fresh:
@@ -169,11 +182,63 @@ def _work(run: Run, step: Step, key: str, progress: Progress) -> tuple[dict[str,
         mark.unlink(missing_ok=True)
         write_atomic(started, key)
     began = time.perf_counter()
-    report = step.work(run, progress)
+    with others.at_work(run, step, key) if step.collective else nullcontext():
+        report = step.work(run, progress)
     seconds = time.perf_counter() - began
+    if step.collective:
+        report |= {"ranks": run.ranks.as_json(run.recipe.engine.parallel)}
     write_json(mark, {"key": key, "wall_s": seconds, "report": report})
     started.unlink(missing_ok=True)
     return report, seconds
+
+
+class _Others:
+    """The ranks that follow the main one, waiting for its word: a step to do with it, an exit status, or None."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.waiting = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    @contextmanager
+    def at_work(self, run: Run, step: Step, key: str) -> Iterator[None]:
+        """While all do a collective step."""
+        self.ranks.from_main(step.name)
+        self.waiting = False
+        _check_storage(run, step, key)
+        yield
+        self.waiting = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.ranks.from_main(None)
+        elif self.waiting:  # else they are at work, and meet the same error, or a connection that is closed
+            with suppress(RuntimeError):  # they may be gone, and the error that is under way says more
+                self.ranks.from_main(2 if isinstance(error, SaladError) else 1)
+
+
+def _follow(run: Run, steps: Sequence[Step]) -> None:
+    """What the main rank says, until all is done."""
+    named, expected = {step.name: step for step in steps}, keys(run.recipe, steps)
+    while (word := run.ranks.from_main(cast("str | int | None", None))) is not None:
+        if isinstance(word, int):
+            raise SystemExit(word)
+        _check_storage(run, named[word], expected[word])
+        named[word].work(run, _unseen)
+
+
+def _unseen(done: int, total: int, note: str = "") -> None:
+    """The progress of a rank that isn't the main one."""
+
+
+def _check_storage(run: Run, step: Step, key: str) -> None:
+    """All ranks see what the main one has written (collective)."""
+    if run.ranks.any(_begun(run, step) != key):
+        raise RecipeError(f"not every process of this run sees {run.folder}; give --out on storage that all share.")
 
 
 def _refuse_foreign(run: Run, step: Step) -> None:

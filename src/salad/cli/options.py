@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,10 +26,29 @@ ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="CPU thread
 RunOutOption = Annotated[Path | None, typer.Option("--out", metavar="RUN", help="The run folder [runs/NAME].")]
 
 
-def stop(sentence: str) -> None:
-    """One sentence on stderr, exit 2."""
-    print(f"salad: {' '.join(sentence.split())}", file=sys.stderr)
-    sys.exit(2)
+def num_processes() -> int:
+    """How many processes torchrun has started for this command; 1 without it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # a container may say WORLD_SIZE of something else
+        return 1
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints: the only one, or the first of torchrun's."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def stop(sentence: str, status: int = 2) -> None:
+    """One sentence on stderr, exit 2 (or `status`); of many processes with the same to say one says it."""
+    sentence = " ".join(sentence.split())
+    if num_processes() > 1:
+        from salad.ranks import first_to_say
+
+        if not first_to_say(sentence):
+            sys.exit(status)
+    who = "" if is_main_process() else f" (rank {os.environ['RANK']})"
+    print(f"salad{who}: {sentence}", file=sys.stderr)
+    sys.exit(status)
 
 
 def run_folder(name: str, out: Path | None) -> Path:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from salad.cli.options import JsonOption, RecipeArgument, RunOutOption, SetOption, app, print_json, quiet, run_folder
+from salad.cli.options import (
+    JsonOption,
+    RecipeArgument,
+    RunOutOption,
+    SetOption,
+    app,
+    is_main_process,
+    print_json,
+    quiet,
+    run_folder,
+)
 
 
 @app.command()
@@ -17,24 +28,45 @@ def run(
     out: RunOutOption = None,
     only: Annotated[str | None, typer.Option("--only", metavar="STEP", help="Do this step alone, again.")] = None,
 ) -> None:
-    """Do all steps of a recipe in order; goes on where an interrupted run stopped."""
+    """Do all steps of a recipe in order; goes on where an interrupted run stopped.
+
+    Started by torchrun, the two stages train on all its processes (docs/multi-gpu.md).
+    """
     from salad.display import RunDisplay
     from salad.recipe import load_recipe
 
     loaded = load_recipe(recipe, tuple(settings))
     display = RunDisplay(loaded.name)
-    display.introduce(recipe)
+    if is_main_process():
+        display.introduce(recipe)
     quiet()
+    from salad.ranks import started_ranks
     from salad.results import deviations
     from salad.run import Run, execute
     from salad.steps import STEPS
 
-    display.deviations(deviations(loaded))
     folder = run_folder(loaded.name, out)
-    with display:
-        execute(Run(loaded, folder), STEPS, only, display.announce, display.finished)
+    with started_ranks(loaded.engine.device) as ranks:
+        run = Run(loaded, folder, ranks)
+        if not ranks.is_main:  # it works, and shows nothing
+            return execute(run, STEPS, only, display.announce, display.finished)
+        display.engine(ranks.sentence(loaded.engine.parallel), crowded(loaded.threads))
+        display.deviations(deviations(loaded))
+        with display:
+            execute(run, STEPS, only, display.announce, display.finished)
     if (folder / "results.json").is_file():
         display.conclude(folder)
+
+
+def crowded(threads: int) -> str | None:
+    """A sentence, if the processes of this machine have more threads than it has cores."""
+    processes, cores = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), len(os.sched_getaffinity(0))
+    if processes == 1 or threads * processes <= cores:
+        return None
+    return (
+        f"{processes} processes of {threads} threads each hold each other up on {cores} cores; "
+        f"--set threads={max(1, cores // processes)} would not."
+    )
 
 
 @app.command()

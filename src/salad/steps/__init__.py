@@ -63,6 +63,7 @@ _WORK: tuple[Step, ...] = (
         ("stage_one",),
         100,
         run_stage_one,
+        collective=True,
     ),
     Step(
         "measure_one",
@@ -108,6 +109,7 @@ _WORK: tuple[Step, ...] = (
         ("stage_two",),
         90,
         stage_two_step("stage_two"),
+        collective=True,
     ),
     Step(
         "stage_two_uniform",
@@ -117,6 +119,7 @@ _WORK: tuple[Step, ...] = (
         ("stage_two_uniform",),
         90,
         stage_two_step("stage_two_uniform"),
+        collective=True,
     ),
     Step(
         "measure_two",
