@@ -18,6 +18,7 @@ SOURCE = REPO / "src" / "salad"
 # From the ground up; a room imports from itself and from what stands before it.
 ORDER = (
     "errors",
+    "interrupts",
     "files",
     "tally",
     "workers",
@@ -36,6 +37,7 @@ ORDER = (
     "select",
     "report",
     "run",
+    "training",
     "stage_one",
     "stage_two",
     "natural_speech",

@@ -43,3 +43,14 @@ class CheckpointError(SaladError, ValueError):
 
 class NonFiniteError(SaladError, FloatingPointError):
     """The loss or its gradient is not a number; raised before the optimizer moves."""
+
+
+class InterruptedRunError(SaladError):
+    """A signal asked a run to stop, and what it had done is saved. The command line exits with 128 + its number."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message, signal_number)
+        self.signal_number = signal_number
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -1,6 +1,7 @@
 """The `salad` command: a thin verb for each step. A verb takes paths and names and writes a folder.
 
-Exit codes: 0 done; 2 the user can mend it (one sentence on stderr); 1 our fault (traceback); 130 interrupted.
+Exit codes: 0 done; 2 the user can mend it (one sentence on stderr); 1 our fault (traceback); 130 interrupted by Ctrl-C,
+143 by SIGTERM.
 Nothing heavy is imported before a verb needs it, so `salad --help` is quick.
 """
 
@@ -16,9 +17,11 @@ import typer
 from salad import __version__
 from salad.cli import look, prepare, runs, selection, speech, using  # noqa: F401  (each adds its verbs to the app)
 from salad.cli.options import app, stop
-from salad.errors import SaladError
+from salad.errors import InterruptedRunError, SaladError
+from salad.interrupts import TERMINATED, end_on_sigterm
 
 INTERRUPTED = 130
+ENDED_BY = {INTERRUPTED: "Interrupted", TERMINATED: "Stopped by SIGTERM"}  # 130 is what typer makes of Ctrl-C
 
 
 def main() -> None:
@@ -26,13 +29,16 @@ def main() -> None:
     # OpenMP threads spin a fraction of a millisecond at a barrier, then sleep. The default spins sixty times as long,
     # which makes a machine that is also busy elsewhere tens of times slower. Read when torch is first loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    end_on_sigterm()
     try:
         app()
+    except InterruptedRunError as error:
+        stop(str(error), 128 + error.signal_number)
     except SaladError as error:
         stop(str(error))
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
-            print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        if end.code in ENDED_BY:
+            print(f"\n{ENDED_BY[end.code]}; the same command goes on from here.", file=sys.stderr)
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

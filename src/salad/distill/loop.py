@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +26,12 @@ from salad.recipe import OptimizerSettings, StageSettings
 
 @dataclass(frozen=True)
 class StepReport:
-    """One optimizer step. Divergences are nats per text position (sums divided by the global count)."""
+    """One optimizer step. Divergences are nats per text position (sums divided by the global count).
+
+    `seconds` go from asking for the batches to the moved weights, `data_s` of them are spent waiting for the batches;
+    `flops` are the model's (model/flops.py), of all ranks, 0 where they were not counted. A report that was read from a
+    checkpoint says after which step that one was saved: `restored`.
+    """
 
     step: int
     loss_nats: float
@@ -37,6 +42,9 @@ class StepReport:
     grad_norm: float
     rate_factor: float
     seconds: float
+    data_s: float = 0.0
+    flops: float = 0.0
+    restored: int = field(default=0, compare=False)
 
 
 def make_optimizer(student: SpeechLM, settings: OptimizerSettings) -> torch.optim.AdamW:
@@ -97,7 +105,7 @@ def train(
         reports = [StepReport(**row) for row in load_checkpoint(folder / "latest", student, optimizer)]
     elif optimizer_from is not None:
         load_optimizer(optimizer_from, optimizer)
-    yield from list(reports)
+    yield from [replace(report, restored=len(reports)) for report in reports]
     for step in range(len(reports), settings.steps):
         started = time.perf_counter()
         # ---------------------------------------------------------------- one step

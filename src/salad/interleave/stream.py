@@ -12,7 +12,7 @@ read for its own windows alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Self
 
@@ -26,10 +26,14 @@ from salad.interleave.mix import Mix
 from salad.interleave.packing import pack
 from salad.interleave.sequence import MixedSequence
 from salad.interleave.utterances import SpeechCorpus, Utterance, feature_lookup
+from salad.interrupts import leave_signals_to_parent
 from salad.recipe import StageSettings
 from salad.speech.identity import id_hash
 from salad.texts.text import Text
 
+DRAWN = ("sequences", "speech_positions", "text_positions", "scored_positions")
+"""What is counted of each source of the mix: the student's positions that hear, that read, and that carry loss."""
+_Drawn = tuple[int, MixedSequence, Utterance | None]
 STEPS_AHEAD = 2  # that each worker makes before they are asked for
 
 
@@ -81,24 +85,44 @@ class Stream:
             DataError: the step has too few sequences for so many ranks, or a text's line was changed.
             CheckpointError: features can't be read, or are of other audio.
         """
-        first = step * self.batch_sequences
-        drawn = [self._drawn(position) for position in range(first, first + self.batch_sequences)]
-        sequences = [sequence for sequence, _ in drawn]
-        features = feature_lookup([utterance for _, utterance in drawn if utterance is not None])
+        drawn = self._step(step)
+        sequences = [sequence for _, sequence, _ in drawn]
+        features = feature_lookup([utterance for _, _, utterance in drawn if utterance is not None])
         windows = pack([len(s.student_ids) for s in sequences], self.batch_positions, multiple_of=world)
-        return [
-            collate([sequences[i] for i in window], features, self.builder.frames_per_position, self.speech_token_id)
-            for window in windows[rank::world]
-        ]
+        made = []
+        for window in windows[rank::world]:
+            own = [sequences[i] for i in window]
+            batch = collate(own, features, self.builder.frames_per_position, self.speech_token_id)
+            made.append(replace(batch, drawn=self._counted([drawn[i] for i in window])))
+        return made
 
-    def _drawn(self, position: int) -> tuple[MixedSequence, Utterance | None]:
-        """The sequence at a position of the mix, and the utterance it is of."""
+    def drawn(self, step: int) -> tuple[tuple[int, ...], ...]:
+        """What all ranks together read in `step`: a row of counts for each source of speech, and the texts' row last.
+
+        A row's counts are `DRAWN`. Added up over the batches of all ranks, their `drawn` is this.
+        """
+        return self._counted(self._step(step))
+
+    def _step(self, step: int) -> list[_Drawn]:
+        first = step * self.batch_sequences
+        return [self._drawn(position) for position in range(first, first + self.batch_sequences)]
+
+    def _drawn(self, position: int) -> _Drawn:
+        """The source of what is at a position of the mix, its sequence, and the utterance it is of."""
         draw = self.mix.draw(position)
         if draw.source == len(self.speech):
             text = self.texts[draw.index]
-            return self.builder.text(text.id, text.text), None
+            return draw.source, self.builder.text(text.id, text.text), None
         utterance = self.speech[draw.source][draw.index]
-        return self.builder.mixed(utterance, draw.epoch), utterance
+        return draw.source, self.builder.mixed(utterance, draw.epoch), utterance
+
+    def _counted(self, drawn: Sequence[_Drawn]) -> tuple[tuple[int, ...], ...]:
+        rows = [[0] * len(DRAWN) for _ in range(len(self.speech) + 1)]
+        for source, sequence, _ in drawn:
+            heard = sum(span.stop - span.start for span in sequence.speech)
+            counts = (1, heard, len(sequence.student_ids) - heard, len(sequence.pairs))
+            rows[source] = [total + count for total, count in zip(rows[source], counts, strict=True)]
+        return tuple(map(tuple, rows))
 
 
 def _refuse_shared_ids(speech: Sequence[Sequence[Utterance]]) -> None:
@@ -154,6 +178,7 @@ def loader(
             sampler=range(first_step, last_step),
             num_workers=num_workers,
             collate_fn=_as_it_is,
+            worker_init_fn=leave_signals_to_parent,
             prefetch_factor=STEPS_AHEAD if num_workers else None,
         )
     )
