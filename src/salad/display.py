@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from salad.report.results import read_results
 from salad.report.table import NOTHING, arms_table
@@ -25,9 +26,41 @@ if TYPE_CHECKING:
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
+EVERY_S = 30.0  # how often a line is written where no bar can be drawn
+KEPT = "WARNING: "  # a note that begins so stays on the screen
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """Nothing where the note itself says how long it takes: a resumed run's bar jumps, and an estimate with it."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.fields.get("details") else super().render(task)
+
+
+class _Bars(Progress):
+    """Bars with what else there is to say beneath them, in whole parts, as many lines as it takes."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            for line in lines_of(task.fields.get("details", []), self.console.width - 4):
+                yield Text(f"    {line}", no_wrap=True, overflow="ellipsis")
+
+
 def _bars() -> Progress:
-    columns = (TextColumn("  {task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    columns = (TextColumn("  {task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), _TimeLeft())
+    return _Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def lines_of(parts: Sequence[str], width: int) -> list[str]:
+    """Parts with two spaces between them, in lines of at most `width` characters; no part is broken."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(part)
+    return lines
 
 
 @contextmanager
@@ -91,10 +124,14 @@ class RunDisplay:
         def progress(done: int, total: int, note: str = "") -> None:
             nonlocal told
             assert self.task is not None
-            self.bars.update(self.task, completed=done, total=total, description=note or step.name)
-            if not console.is_terminal and time.monotonic() - told > 30:
+            if note.startswith(KEPT):
+                return console.print(f"    {note}", markup=False)
+            what, *details = (note or step.name).split("  ")
+            self.bars.update(self.task, completed=done, total=total, description=what, details=details)
+            ended = bool(details) and done == total  # of training, the last line is the result
+            if not console.is_terminal and (ended or time.monotonic() - told > EVERY_S):
                 told = time.monotonic()
-                console.print(f"    {note or step.name}: {done}/{total}", markup=False)
+                console.print("    " + "  ".join([f"{what} {done}/{total}", *details]), markup=False)
 
         return progress
 
