@@ -56,7 +56,7 @@ def test_values_and_gradients_are_those_of_the_dense_reference(shape, alpha):
     student, student_head, teacher, teacher_head = inputs
     student.requires_grad_()
     student_head.requires_grad_()
-    loss, kl, nll = objective_sum(student, student_head, teacher, teacher_head, targets, alpha, chunk)
+    loss, _, kl, nll = objective_sum(student, student_head, teacher, teacher_head, targets, alpha, chunk=chunk)
     loss.backward()
     kl_N, nll_N, _ = dense(*(t.detach() for t in inputs), targets)
     assert float(kl) == pytest.approx(float(kl_N.sum()), rel=1e-6)
@@ -83,7 +83,7 @@ def test_measured_terms_are_those_of_the_dense_reference(shape):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_training_and_measuring_agree(shape):
     student, student_head, teacher, teacher_head, targets, chunk = problem(shape)
-    _, kl, nll = objective_sum(student, student_head, teacher, teacher_head, targets, 1.0, chunk)
+    _, _, kl, nll = objective_sum(student, student_head, teacher, teacher_head, targets, 1.0, chunk=chunk)
     terms = divergence_terms(teacher, teacher_head, student, student_head, targets, chunk=2 * chunk + 1)
     assert float(terms.kl_N.sum()) == pytest.approx(float(kl), rel=1e-6)
     assert float(terms.nll_N.sum()) == pytest.approx(float(nll), rel=1e-6)
@@ -91,7 +91,7 @@ def test_training_and_measuring_agree(shape):
 
 def test_the_chunk_changes_no_number():
     *inputs, targets, _ = problem((50, 40, 40, 8, 8, 0))
-    results = [float(objective_sum(*inputs, targets, 0.5, chunk)[0]) for chunk in (1, 7, 49, 50, 51)]
+    results = [float(objective_sum(*inputs, targets, 0.5, chunk=chunk)[0]) for chunk in (1, 7, 49, 50, 51)]
     assert results == pytest.approx([results[0]] * 5, rel=1e-6)
 
 
@@ -99,7 +99,7 @@ def test_kl_includes_the_teachers_entropy():
     student, head, _, _, targets, _ = problem((9, 21, 21, 6, 6, 4))
     terms = divergence_terms(student, head, student, head, targets, 4)
     assert float(terms.kl_N.abs().max()) == 0.0
-    assert float(objective_sum(student, head, student, head, targets, 1.0, 4)[1]) == 0.0
+    assert float(objective_sum(student, head, student, head, targets, 1.0, chunk=4)[1]) == 0.0
     assert float(terms.entropy_N.min()) > 0.1  # a cross-entropy would have been this, not 0
 
 
@@ -125,7 +125,7 @@ def test_nothing_selected_gives_zeros_that_reach_the_graph():
     _, head, _, teacher_head, _, chunk = problem((3, 17, 17, 4, 4, 2))
     student, targets = torch.zeros(0, 4, requires_grad=True), torch.zeros(0, dtype=torch.long)
     head.requires_grad_()
-    loss, kl, nll = objective_sum(student, head, torch.zeros(0, 4), teacher_head, targets, 0.5, chunk)
+    loss, _, kl, nll = objective_sum(student, head, torch.zeros(0, 4), teacher_head, targets, 0.5, chunk=chunk)
     loss.backward()
     assert loss.item() == float(kl) == float(nll) == 0.0
     assert student.grad.shape == (0, 4)
@@ -138,9 +138,9 @@ def test_rows_beyond_the_common_width_change_nothing_and_get_no_gradient():
     student, head, teacher, teacher_head, targets, _ = problem((11, 40, 33, 6, 6, 4))
     student.requires_grad_()
     head.requires_grad_()
-    loss, _, _ = objective_sum(student, head, teacher, teacher_head, targets, 0.7, 4)
+    loss, _, _, _ = objective_sum(student, head, teacher, teacher_head, targets, 0.7, chunk=4)
     loss.backward()
-    cut = objective_sum(student.detach(), head.detach()[:33], teacher, teacher_head, targets, 0.7, 4)[0]
+    cut = objective_sum(student.detach(), head.detach()[:33], teacher, teacher_head, targets, 0.7, chunk=4)[0]
     assert loss.item() == float(cut)
     assert float(head.grad[33:].abs().max()) == 0.0
     assert float(head.grad[:33].abs().max()) > 0.0
@@ -162,7 +162,7 @@ def test_a_tied_head_gets_its_gradient_from_both_ends(alpha):
         return alpha * kl.sum() + (1 - alpha) * nll.sum()
 
     def chunked(hidden, head):
-        return objective_sum(hidden, head, teacher, teacher_head, targets, alpha, 5)[0]
+        return objective_sum(hidden, head, teacher, teacher_head, targets, alpha, chunk=5)[0]
 
     assert relative_error(gradient(table, chunked), gradient(table.double(), reference)) < 1e-5
 
@@ -173,13 +173,15 @@ def test_the_gradient_is_the_slope():
     student, head, teacher, teacher_head = (t.double() for t in inputs)
     student.requires_grad_()
     head.requires_grad_()
-    objective_sum(student, head, teacher, teacher_head, targets, 0.4, 4)[0].backward()
+    objective_sum(student, head, teacher, teacher_head, targets, 0.4, chunk=4)[0].backward()
     for seed in range(5):
         torch.manual_seed(seed)
         along, along_head = torch.randn_like(student), torch.randn_like(head)
         step = 1e-2
         ends = [
-            objective_sum(student + s * along, head + s * along_head, teacher, teacher_head, targets, 0.4, 4)[0].item()
+            objective_sum(student + s * along, head + s * along_head, teacher, teacher_head, targets, 0.4, chunk=4)[
+                0
+            ].item()
             for s in (step, -step)
         ]
         wanted = float((student.grad * along).sum() + (head.grad * along_head).sum())
@@ -189,17 +191,30 @@ def test_the_gradient_is_the_slope():
 def test_the_gradient_follows_what_is_done_with_the_loss():
     student, head, teacher, teacher_head, targets, _ = problem((6, 13, 13, 5, 5, 4))
     student.requires_grad_()
-    loss, _, _ = objective_sum(student, head, teacher, teacher_head, targets, 0.4, 4)
-    (plain,) = torch.autograd.grad(loss, student, retain_graph=True)
-    (scaled,) = torch.autograd.grad(loss * 0.125, student)
-    assert torch.equal(scaled, plain * 0.125)
+
+    def gradient(factor):
+        loss = objective_sum(student, head, teacher, teacher_head, targets, 0.4, chunk=4).loss
+        return torch.autograd.grad(loss * factor, student)[0]
+
+    assert torch.equal(gradient(0.125), gradient(1.0) * 0.125)
+
+
+def test_a_second_backward_and_a_second_derivative_are_refused_with_a_sentence():
+    student, head, teacher, teacher_head, targets, _ = problem((6, 13, 13, 5, 5, 4))
+    student.requires_grad_()
+    loss = objective_sum(student, head, teacher, teacher_head, targets, 0.4).loss
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, student, create_graph=True)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="taken already"):
+        loss.backward()
 
 
 def test_nothing_flows_into_the_teacher_or_out_of_the_sums():
     student, head, teacher, teacher_head, targets, _ = problem((6, 13, 13, 5, 5, 4))
     for tensor in (student, head, teacher, teacher_head):
         tensor.requires_grad_()
-    loss, kl, nll = objective_sum(student, head, teacher, teacher_head, targets, 0.4, 4)
+    loss, _, kl, nll = objective_sum(student, head, teacher, teacher_head, targets, 0.4, chunk=4)
     loss.backward()
     assert teacher.grad is None
     assert teacher_head.grad is None
@@ -210,7 +225,7 @@ def test_nothing_flows_into_the_teacher_or_out_of_the_sums():
 def test_a_head_that_is_not_trained_costs_no_gradient():
     student, head, teacher, teacher_head, targets, _ = problem((6, 13, 13, 5, 5, 4))
     student.requires_grad_()
-    objective_sum(student, head, teacher, teacher_head, targets, 1.0, 4)[0].backward()
+    objective_sum(student, head, teacher, teacher_head, targets, 1.0, chunk=4)[0].backward()
     assert head.grad is None
     assert float(student.grad.abs().max()) > 0
 
@@ -232,7 +247,7 @@ def test_bfloat16_weights_still_have_float32_softmaxes():
 def test_extreme_logits_stay_finite():
     head = torch.eye(3)
     student, teacher = torch.tensor([[80.0, 0.0, -80.0]]), torch.tensor([[-80.0, 0.0, 80.0]])
-    loss, kl, nll = objective_sum(student.requires_grad_(), head, teacher, head, torch.tensor([2]), 0.5)
+    loss, _, kl, nll = objective_sum(student.requires_grad_(), head, teacher, head, torch.tensor([2]), 0.5)
     loss.backward()
     assert float(kl) == pytest.approx(160.0, rel=1e-5)
     assert float(nll) == pytest.approx(160.0, rel=1e-5)

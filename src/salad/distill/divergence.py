@@ -1,25 +1,49 @@
-"""KL and NLL from hidden states and heads, in chunks: full logits are never stored.
+"""The objective from hidden states and heads, in chunks: full logits are never stored.
 
-For matched positions n with teacher distribution q = softmax(W_q h_q) and student p = softmax(W_p h_p):
+For matched positions n with the teacher's distribution q and the student's p over the rows that both heads have, both
+softmaxes in float32, nats, temperature 1:
 
-    KL_n  = sum_v q_v (log q_v - log p_v)          D_KL(q || p), nats, temperature 1, the teacher's entropy included
-    NLL_n = -log p_target
-    L     = sum_n alpha KL_n + (1 - alpha) NLL_n    (paper section 3)
-    dL/dz_p = p - (alpha q + (1 - alpha) onehot)    the closed form the backward pass uses
+    forward_kl  D = Σ_v q (log q − log p)                    KL(q ‖ p), the teacher's entropy included (the paper's)
+    reverse_kl  D = Σ_v p (log p − log q)                    KL(p ‖ q)
+    jsd         D = β KL(q ‖ m) + (1−β) KL(p ‖ m)            m = β q + (1−β) p
+    L = Σ_n α D_n + (1−α) NLL_n,   NLL_n = −log p_target     (paper, section 3)
 
-Softmaxes are taken in float32 whatever the inputs' type. Sums, never means: who divides knows the global count.
-Axes: N positions, V vocabulary, H student width, D teacher width.
+Gradients by the student's logits z, in closed form. p moves by ∂p_v/∂z_w = p_v (1[v=w] − p_w), so a loss with
+∂D/∂p_v = g_v has ∂D/∂z_v = p_v (g_v − Σ_w p_w g_w):
+
+    forward_kl  ∂D/∂z = p − q
+    reverse_kl  ∂D/∂z = p (log p − log q − D)
+    jsd         ∂D/∂z = (1−β) p (log p − log m − KL(p ‖ m))
+    NLL         ∂/∂z  = p − onehot(target)
+
+They are computed in the forward pass, while a chunk's logits are there: four matrix products with the head's gradient
+(two heads, two gradients), three without. There is no temperature: at T ≠ 1 none of these is a KL.
+Sums, never means: who divides knows the global count. Axes: N positions, R of them at a time, V vocabulary, H student
+width, D teacher width.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-CHUNK = 256  # positions whose logits are in memory at a time; at V = 49,152 a chunk is 50 MB a side
+from salad.distill.head import Head, as_head
+from salad.distill.logits import Block, Gradients, LogitsPair, rowwise_dot
+
+Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
+
+
+class Sums(NamedTuple):
+    """Sums over N positions, float32 scalars. `loss` has gradients; `kl` is KL(q ‖ p) whatever the divergence is."""
+
+    loss: Tensor
+    divergence: Tensor
+    kl: Tensor
+    nll: Tensor
 
 
 @dataclass(frozen=True)
@@ -31,102 +55,140 @@ class Terms:
     entropy_N: Tensor
 
 
-def _log_softmax(hidden: Tensor, head: Tensor) -> Tensor:
-    return torch.log_softmax((hidden.to(head.dtype) @ head.T).float(), dim=-1)
+@dataclass(frozen=True, eq=False)
+class _Setup:
+    """What the objective needs besides the student's tensors."""
+
+    student_head: Head
+    teacher_ND: Tensor
+    teacher_head: Head
+    targets_N: Tensor
+    alpha: float
+    divergence: Divergence
+    beta: float
+    chunk: int | None
 
 
-def _common_width(reference: Tensor, model: Tensor) -> tuple[Tensor, Tensor]:
-    """Heads padded to different widths (152,064 against 151,936) are compared on the rows both have."""
-    width = min(reference.shape[0], model.shape[0])
-    return reference[:width], model[:width]
+def objective_sum(
+    student_NH: Tensor,
+    student_head: Head | Tensor,
+    teacher_ND: Tensor,
+    teacher_head: Head | Tensor,
+    targets_N: Tensor,
+    alpha: float,
+    divergence: Divergence = "forward_kl",
+    jsd_beta: float = 0.5,
+    chunk: int | None = None,
+) -> Sums:
+    """The objective and its parts over N positions; `loss` has gradients for the student's hidden states and head.
+
+    Nothing flows into the teacher. An empty selection gives zeros that still reach the student's graph. Under
+    torch.autocast the products are taken in its dtype, whatever the weights'. The gradients are scaled in place and
+    handed out once: no double backward, no second backward through a retained graph.
+
+    Args:
+        student_NH: last hidden states.
+        student_head: the student's; a plain tensor is a weight without bias, softcap or scale.
+        teacher_ND: the teacher's last hidden states at the same positions.
+        teacher_head: the teacher's; rows that only one of the heads has are left out.
+        targets_N: token ids, below the common width.
+        alpha: weight of the divergence; the rest is NLL's.
+        divergence: forward_kl, reverse_kl or jsd.
+        jsd_beta: the teacher's weight in the mixture of jsd, inside (0, 1).
+        chunk: positions whose logits are in memory at a time; None: what suits the device.
+
+    Raises:
+        ValueError: shapes don't fit, an unknown divergence, a target that is no token of both.
+    """
+    student_head, teacher_head = as_head(student_head), as_head(teacher_head).detached()
+    if divergence not in ("forward_kl", "reverse_kl", "jsd"):
+        raise ValueError(f"divergence {divergence!r} is not known; choose forward_kl, reverse_kl or jsd.")
+    if divergence == "jsd" and not 0.0 < jsd_beta < 1.0:
+        raise ValueError(f"jsd_beta is {jsd_beta}, it must lie between 0 and 1; at the ends use the KL itself.")
+    setup = _Setup(student_head, teacher_ND.detach(), teacher_head, targets_N, alpha, divergence, jsd_beta, chunk)
+    return Sums(*_Objective.apply(student_NH, student_head.weight_VH, student_head.bias_V, setup))
 
 
 @torch.no_grad()
 def divergence_terms(
     reference_ND: Tensor,
-    reference_head_VD: Tensor,
+    reference_head: Head | Tensor,
     model_NH: Tensor,
-    model_head_VH: Tensor,
+    model_head: Head | Tensor,
     targets_N: Tensor,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Terms:
     """Exact per-position terms for measuring; no gradient.
 
     Forgetting takes the text LLM as reference and the adapted model on text as model; misalignment the adapted model on
     text as reference and on speech as model; the selection score the text LLM on text and the adapted model on speech.
     """
-    reference_head, model_head = _common_width(reference_head_VD, model_head_VH)
-    kl, nll, entropy = [], [], []
-    for begin in range(0, len(targets_N), chunk):
-        part = slice(begin, begin + chunk)
-        log_q = _log_softmax(reference_ND[part], reference_head)
-        log_p = _log_softmax(model_NH[part], model_head)
-        q = log_q.exp()
-        kl.append((q * (log_q - log_p)).sum(-1))
-        nll.append(-log_p.gather(1, targets_N[part, None]).squeeze(1))
-        entropy.append(-(q * log_q).sum(-1))
-    empty = torch.zeros(0)
-    return Terms(*(torch.cat(parts) if parts else empty for parts in (kl, nll, entropy)))
+    pair = LogitsPair(model_NH, as_head(model_head), reference_ND, as_head(reference_head), targets_N, chunk)
+    kl_N, nll_N, entropy_N = (pair.new_values() for _ in range(3))
+    with torch.autocast(pair.device.type, enabled=False):
+        for _, blocks in pair.chunks(targets_N):
+            for block in blocks:
+                entropy_N[block.rows] = block.teacher_entropy()
+                nll_N[block.rows], kl_N[block.rows] = block.nll(), block.kl()
+    return Terms(kl_N.float(), nll_N.float(), entropy_N.float())
 
 
 class _Objective(torch.autograd.Function):
-    """L and the sums of KL and NLL; gradients are computed chunk by chunk in the forward pass."""
+    """The sums; gradients are computed chunk by chunk in the forward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        student_NH: Tensor,
-        student_head_VH: Tensor,
-        teacher_ND: Tensor,
-        teacher_head_VD: Tensor,
-        targets_N: Tensor,
-        alpha: float,
-        chunk: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        teacher_head, student_head = _common_width(teacher_head_VD, student_head_VH)
-        grad_student = torch.zeros_like(student_NH)
-        grad_head = torch.zeros_like(student_head_VH) if ctx.needs_input_grad[1] else None
-        kl_sum = student_NH.new_zeros((), dtype=torch.float32)
-        nll_sum = torch.zeros_like(kl_sum)
-        for begin in range(0, len(targets_N), chunk):
-            part = slice(begin, begin + chunk)
-            target_N1 = targets_N[part, None]
-            log_p = _log_softmax(student_NH[part], student_head)
-            nll_sum += -log_p.gather(1, target_N1).sum()
-            log_q = _log_softmax(teacher_ND[part], teacher_head)
-            q = log_q.exp()
-            kl_sum += (q * (log_q - log_p)).sum()
-            grad_logits = log_p.exp_().sub_(q, alpha=alpha)
-            grad_logits.scatter_add_(1, target_N1, grad_logits.new_full(target_N1.shape, alpha - 1.0))
-            grad_logits = grad_logits.to(student_head.dtype)
-            grad_student[part] = (grad_logits @ student_head).to(grad_student.dtype)
-            if grad_head is not None:
-                grad_head[: student_head.shape[0]].addmm_(grad_logits.T, student_NH[part].to(student_head.dtype))
-        ctx.save_for_backward(grad_student, grad_head)
-        ctx.mark_non_differentiable(kl_sum, nll_sum)
-        return alpha * kl_sum + (1.0 - alpha) * nll_sum, kl_sum, nll_sum
+        ctx: Any, student_NH: Tensor, _weight_VH: Tensor, _bias_V: Tensor | None, setup: _Setup
+    ) -> tuple[Tensor, ...]:
+        pair = LogitsPair(
+            student_NH, setup.student_head, setup.teacher_ND, setup.teacher_head, setup.targets_N, setup.chunk
+        )
+        gradients = Gradients(pair, ctx.needs_input_grad[:3])
+        divergence_N, kl_N, nll_N = (pair.new_values() for _ in range(3))
+        with torch.autocast(pair.device.type, enabled=False):
+            for part, blocks in pair.chunks(setup.targets_N):
+                for block in blocks:
+                    nll_N[block.rows], kl_N[block.rows] = block.nll(), block.kl()
+                    divergence_N[block.rows] = _by_logits(block, kl_N[block.rows], setup)
+                    block.gradient_through_head()
+                gradients.add(pair, part)
+        ctx.gradients = gradients
+        divergence, kl, nll = (values.sum(dtype=torch.float64) for values in (divergence_N, kl_N, nll_N))
+        sums = (setup.alpha * divergence + (1.0 - setup.alpha) * nll, divergence, kl, nll)
+        result = tuple(value.to(pair.dtype) for value in sums)
+        ctx.mark_non_differentiable(*result[1:])
+        return result
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, _kl: Tensor, _nll: Tensor) -> tuple[Tensor | None, ...]:
-        grad_student, grad_head = ctx.saved_tensors
-        scaled_head = None if grad_head is None else grad_head * grad_loss.to(grad_head.dtype)
-        return grad_student * grad_loss.to(grad_student.dtype), scaled_head, None, None, None, None, None
+    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the distillation objective has no second derivative; leave create_graph=True out.")
+        if ctx.gradients is None:
+            raise RuntimeError(
+                "the gradient of this distillation objective was taken already (it is scaled in place, not copied); "
+                "call objective_sum again for a second backward pass."
+            )
+        gradients, ctx.gradients = ctx.gradients, None
+        return *gradients.scaled(grad_loss), None
 
 
-def objective_sum(
-    student_NH: Tensor,
-    student_head_VH: Tensor,
-    teacher_ND: Tensor,
-    teacher_head_VD: Tensor,
-    targets_N: Tensor,
-    alpha: float,
-    chunk: int = CHUNK,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(L, sum of KL, sum of NLL) over N positions; L has gradients for the student's hidden states and head.
-
-    Nothing flows into the teacher. An empty selection gives zeros that still reach the student's graph.
-    """
-    loss: tuple[Tensor, Tensor, Tensor] = _Objective.apply(
-        student_NH, student_head_VH, teacher_ND.detach(), teacher_head_VD.detach(), targets_N, alpha, chunk
-    )
-    return loss
+def _by_logits(block: Block, kl_R: Tensor, setup: _Setup) -> Tensor:
+    """D [R]; the gradient of α D + (1−α) NLL by the student's logits is left in `block.raw_RV`."""
+    alpha, beta = setup.alpha, setup.beta
+    gradient_RV, log_ratio_RV = block.student_probabilities(), block.log_q_RV
+    if setup.divergence == "forward_kl":
+        divergence_R = kl_R
+        gradient_RV.sub_(block.q_RV, alpha=alpha)
+    elif setup.divergence == "reverse_kl":
+        divergence_R = -rowwise_dot(gradient_RV, log_ratio_RV)
+        gradient_RV.mul_(log_ratio_RV.add_(divergence_R[:, None]).mul_(-alpha).add_(1.0 - alpha))
+    else:
+        less = log_ratio_RV.new_tensor(math.log1p(-beta))
+        mixture_RV = torch.logaddexp(log_ratio_RV + math.log(beta), less, out=block.log_p_RV)  # log m − log p
+        of_student_R = -rowwise_dot(gradient_RV, mixture_RV)
+        of_teacher_R = rowwise_dot(block.q_RV, log_ratio_RV.sub_(mixture_RV))
+        divergence_R = beta * of_teacher_R + (1.0 - beta) * of_student_R
+        weight = -alpha * (1.0 - beta)
+        gradient_RV.mul_(mixture_RV.add_(of_student_R[:, None]).mul_(weight).add_(1.0 - alpha))
+    gradient_RV.scatter_add_(1, block.targets_R1, gradient_RV.new_full(block.targets_R1.shape, alpha - 1.0))
+    return divergence_R

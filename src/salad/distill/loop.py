@@ -66,7 +66,8 @@ def objective(student: SpeechLM, teacher: Teacher, batch: Batch, alpha: float) -
     )
     teacher_LH = teacher.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
     student_NH, teacher_NH = student_TH[batch.student_positions_N], teacher_LH[batch.teacher_positions_N]
-    return objective_sum(student_NH, student.head_VH, teacher_NH, teacher.head_VH, batch.targets_N, alpha)
+    sums = objective_sum(student_NH, student.head_VH, teacher_NH, teacher.head_VH, batch.targets_N, alpha)
+    return sums.loss, sums.kl, sums.nll
 
 
 def train(
