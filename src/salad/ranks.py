@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
@@ -25,6 +25,7 @@ from salad.errors import RecipeError
 
 PATIENCE = timedelta(days=14)  # of a rank that waits for another's work
 STORE_PATIENCE = timedelta(seconds=5)
+MAIN_GOES_FIRST = timedelta(seconds=1)
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
 # What gloo says of a process at the other end that is no longer there.
@@ -146,15 +147,20 @@ def started_ranks(device: str = "auto") -> Iterator[Ranks]:
 def first_to_say(sentence: str) -> bool:
     """Whether no other process of this attempt has said it: an error that all of them meet is printed once.
 
-    They ask torchrun's store, so it takes no agreement and works when others have ended; where there is none, each says
-    it.
+    The main rank goes first, if it says it at all. They ask torchrun's store, so it takes no agreement and works when
+    others have ended; where there is none, each says it.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    key = hashlib.sha256(f"{attempt} {sentence}".encode()).hexdigest()
+    key = f"salad/said/{attempt}/{hashlib.sha256(sentence.encode()).hexdigest()}"
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = distributed.TCPStore(host, port, is_master=False, timeout=STORE_PATIENCE)
-        return int(store.add(f"salad/said/{key}", 1)) == 1
+        store = distributed.TCPStore(  # type: ignore[attr-defined]  # documented, and not in its __all__
+            host, port, is_master=False, timeout=STORE_PATIENCE
+        )
+        if os.environ["RANK"] != "0":
+            with suppress(distributed.DistStoreError):  # the main rank doesn't say it
+                store.wait([key], MAIN_GOES_FIRST)
+        return int(store.add(key, 1)) == 1
     except (KeyError, ValueError, RuntimeError):
         return True
 

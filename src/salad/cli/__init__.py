@@ -16,7 +16,7 @@ import typer
 
 from salad import __version__
 from salad.cli import look, prepare, runs, selection, speech, using  # noqa: F401  (each adds its verbs to the app)
-from salad.cli.options import app, stop
+from salad.cli.options import app, is_main_process, num_processes, stop
 from salad.errors import InterruptedRunError, SaladError
 from salad.interrupts import TERMINATED, end_on_sigterm
 
@@ -37,7 +37,7 @@ def main() -> None:
     except SaladError as error:
         stop(str(error))
     except SystemExit as end:
-        if end.code in ENDED_BY:
+        if end.code in ENDED_BY and is_main_process():
             print(f"\n{ENDED_BY[end.code]}; the same command goes on from here.", file=sys.stderr)
         raise
     except OSError as error:
@@ -49,10 +49,21 @@ def main() -> None:
         if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             stop(f"{error.filename} is a file where a folder is needed, or a folder where a file is; choose another.")
         raise
+    except RuntimeError as error:
+        from salad.ranks import is_lost_rank
+
+        if num_processes() > 1 and is_lost_rank(error):
+            stop("another process of this run has ended, and the rest with it; its own message says why.", 1)
+        raise
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
+    if num_processes() > 1 and context.invoked_subcommand not in (None, "run"):
+        stop(f"'salad {context.invoked_subcommand}' works in one process; start it without torchrun.")
