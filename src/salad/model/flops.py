@@ -1,0 +1,127 @@
+"""Model FLOPs of a training step: what the mathematics asks for, whatever the hardware does to answer.
+
+A weight costs 2 FLOPs a position forward (multiply, add), 2 for the gradient of its input, 2 for its own where it is
+trained. Causal attention costs, for each pair of a position and one it may look at (itself included), 2 FLOPs per head
+width for the score and 2 for the value; its backward twice that. Documents don't read each other, so one of L positions
+has L (L + 1) / 2 pairs. Heads are counted at the positions with loss alone: forward, and in the student's backward once
+for the hidden state and once more where the head is trained. What gradient checkpointing computes again is kept apart
+(`recomputed`): it is no work of the model. Norms, activations, softmaxes and the optimizer are not counted (as in MFU,
+Chowdhery et al. 2022, appendix B).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PretrainedConfig
+
+from salad.model.adapter import Adapter
+from salad.model.config import SpeechLMConfig
+from salad.model.sizes import on_meta
+from salad.model.speech_lm import SpeechLM
+
+Lengths = Tensor | Iterable[int]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs of a position, and of a pair of positions in causal attention."""
+
+    position: float
+    pair: float
+
+    def of(self, lengths: Lengths) -> float:
+        """FLOPs of documents of these lengths, each read by itself."""
+        counts = [int(length) for length in lengths]
+        return self.position * sum(counts) + self.pair * sum(n * (n + 1) / 2 for n in counts)
+
+
+@dataclass(frozen=True)
+class StepFlops:
+    """What a training step costs, by what it is of.
+
+    Attributes:
+        student: the student's layers, forward and backward, a document.
+        student_forward: the same, forward alone: once more with gradient checkpointing.
+        teacher: the teacher's layers, forward, a document; nothing where its hidden states come from a cache.
+        adapter: forward and backward, a speech span in LLM positions.
+        scored: both heads at a position with loss.
+        frames_per_position: encoder frames of an LLM position.
+    """
+
+    student: Cost
+    student_forward: Cost
+    teacher: Cost
+    adapter: Cost
+    scored: float
+    frames_per_position: int
+
+    @classmethod
+    def of(cls, config: SpeechLMConfig, cached_teacher: bool = False) -> Self:
+        """Of a student of this configuration and the LLM it is made from as its teacher."""
+        return cls.of_student(on_meta(config), cached_teacher)
+
+    @classmethod
+    def of_student(cls, student: SpeechLM, cached_teacher: bool = False) -> Self:
+        """Of a student on the meta device (`salad.model.sizes.on_meta`)."""
+        llm, adapter = student.language_model, student.adapter
+        config = llm.config
+        student_forward, student_both = _layers(llm.get_decoder(), config)
+        teacher, _ = _layers(llm.get_decoder(), config, lora=False)
+        products = 2 + int(student.head_VH.requires_grad)  # forward, its input's gradient, its own
+        return cls(
+            student=student_both,
+            student_forward=student_forward,
+            teacher=Cost(0.0, 0.0) if cached_teacher else teacher,
+            adapter=_adapter(adapter, student.config.encoder_dim),
+            scored=2.0 * (products + 1) * config.vocab_size * config.hidden_size,
+            frames_per_position=adapter.settings.frames_per_position,
+        )
+
+    def step(self, student_lengths: Lengths, teacher_lengths: Lengths, scored: int, speech_frames: Lengths) -> float:
+        """FLOPs of a step, or of any part of one.
+
+        Args:
+            student_lengths: positions of each of the student's documents.
+            teacher_lengths: positions of each of the teacher's.
+            scored: positions with loss.
+            speech_frames: encoder frames of each speech span; none where nothing is heard.
+        """
+        spans = [-(-int(frames) // self.frames_per_position) for frames in speech_frames]
+        read = self.student.of(student_lengths) + self.teacher.of(teacher_lengths)
+        return read + self.adapter.of(spans) + self.scored * scored
+
+    def recomputed(self, student_lengths: Lengths) -> float:
+        """What gradient checkpointing of the LLM's layers computes a second time; no model FLOPs."""
+        return self.student_forward.of(student_lengths)
+
+
+def _layers(decoder: nn.Module, config: PretrainedConfig, lora: bool = True) -> tuple[Cost, Cost]:
+    """A decoder's layers forward, and forward and backward, with gradients for their input."""
+    forward = both = 0
+    for name, module in decoder.named_modules():
+        if isinstance(module, nn.Linear) and (lora or "lora_" not in name):
+            forward += 2 * module.weight.numel()
+            both += (6 if module.weight.requires_grad else 4) * module.weight.numel()
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    pair = 4.0 * config.num_hidden_layers * config.num_attention_heads * head_dim
+    return Cost(forward, pair), Cost(both, 3 * pair)
+
+
+def _adapter(adapter: Adapter, encoder_dim: int) -> Cost:
+    """Any adapter, forward and backward: its way in by counting its products, a stack as a decoder, its way out."""
+    positions = 64
+    frames = torch.empty(1, positions * adapter.settings.frames_per_position, encoder_dim, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        adapter.project_in(frames.to(adapter.project_out.weight.dtype)).sum().backward()
+    adapter.zero_grad(set_to_none=True)
+    position = counter.get_total_flops() / positions + 6.0 * adapter.project_out.weight.numel()
+    if adapter.stack is None:
+        return Cost(position, 0.0)
+    _, stack = _layers(adapter.stack, adapter.stack.config)
+    return Cost(position + stack.position, stack.pair)
