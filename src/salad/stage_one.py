@@ -17,14 +17,16 @@ from transformers import PreTrainedTokenizerBase
 from salad.distill.loop import StepReport, train
 from salad.distill.schedule import decay_start, warmup_stable_decay
 from salad.distill.teacher import teacher_for
-from salad.files import read_json, write_json
+from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.interleave.builder import SequenceBuilder
 from salad.interleave.stream import Stream, step_batches
 from salad.interleave.utterances import Utterance
 from salad.model.llm import load_tokenizer
 from salad.model.processor import SpeechFeatureExtractor, SpeechLMProcessor
-from salad.model.speech_lm import WEIGHTS_NAME, SpeechLM
-from salad.model.warm_start import Clip, WarmStartReport, warm_start
+from salad.model.saved import WEIGHTS_NAME
+from salad.model.speech_lm import SpeechLM
+from salad.model.warm_start import WarmStartReport, not_taught, warm_start
+from salad.model.warm_starts.words import Clip
 from salad.randomness import generator, torch_seed
 from salad.recipe import Recipe, WarmStartSettings
 from salad.run import Progress
@@ -54,13 +56,13 @@ def stage_one(
     """Train Stage I and write `out`/model, `out`/untrained and the checkpoint before the decay.
 
     The corpora of `speech` are mixed by their numbers of utterances. Returns the utterances that no sequence could be
-    made of; the warm start still uses them.
+    made of, and those that the warm start could make nothing of.
     """
     settings = recipe.stage_one
     torch.set_num_threads(recipe.threads)
     student = new_student(recipe, encoder_dim, encoder_hz)
     save_model(student, recipe, "untrained", out / "untrained")
-    warm_start_once(student, recipe, speech, settings.warm_start, "stage_one", out / "warm_start", progress)
+    left_out = warm_start_once(student, recipe, speech, settings.warm_start, "stage_one", out / "warm_start", progress)
     builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
     usable, rejected = usable_speech(builder, speech)
     weights = [*by_size(usable, 1 - settings.text_frac), settings.text_frac]
@@ -80,7 +82,7 @@ def stage_one(
         progress(report.step, steps, f"distilling: KL {report.kl_nats:.3f} nats/token")
     write_json(out / "curve.json", [asdict(report) for report in reports])
     save_model(student, recipe, "stage_one", out / "model")
-    return rejected
+    return [*left_out, *rejected]
 
 
 def usable_speech(
@@ -105,28 +107,32 @@ def warm_start_once(
     purpose: str,
     out: Path,
     progress: Progress,
-) -> None:
-    """Stage 0 (ours): the word-aligned warm start; a finished one is loaded from `out` instead of done again.
+) -> list[Rejected]:
+    """Stage 0 (ours): the warm start of the adapter; a finished one is loaded from `out` instead of done again.
 
-    A source with more than `WARM_START_UTTERANCES` lends that many, drawn at random.
+    A source with more than `WARM_START_UTTERANCES` lends that many, drawn at random. Returns the utterances among them
+    that the warm start could make nothing of.
     """
     if settings.steps == 0:
-        return
+        return []
     if not (out / "reports.json").is_file():
         clips: list[Clip] = []
         for number, source in enumerate(speech):
             rng = generator(recipe.seed, "warm_start utterances", purpose, number)
             drawn = sorted(rng.permutation(len(source))[:WARM_START_UTTERANCES])
-            clips += [(utterance.words, utterance.features_FE) for utterance in map(source.__getitem__, drawn)]
+            clips += [Clip(spoken.id, spoken.words, spoken.features_FE) for spoken in map(source.__getitem__, drawn)]
 
         def tell(report: WarmStartReport) -> None:
-            progress(report.step, settings.steps, f"warm start: {report.right_frac:.0%} of frames name their word")
+            progress(report.step, settings.steps, f"warm start ({settings.kind}): {report.right_frac:.0%} right")
 
         tokenizer = load_tokenizer(recipe.model.llm)
         reports = warm_start(student, tokenizer, clips, settings, recipe.seed, purpose, tell)
+        left_out = not_taught(clips, settings, recipe.model.adapter.frames_per_position)
         student.save_pretrained(out)
+        write_jsonl(out / "left_out.jsonl", [asdict(row) for row in left_out])
         write_json(out / "reports.json", [asdict(report) for report in reports])
     student.load_trained_state(load_file(out / WEIGHTS_NAME), str(out))
+    return [Rejected(**row) for row in read_jsonl(out / "left_out.jsonl")]
 
 
 def warm_start_curve(out: Path) -> list[dict[str, float]]:

@@ -43,6 +43,8 @@ class Batch:
         student_positions_N: where in the student's row the next token is predicted.
         teacher_positions_N: where in the teacher's row it is, with the same words read.
         targets_N: that token.
+        drawn: for each source of the mix, what these documents are of it, as `Stream.drawn` counts it; empty outside a
+            stream.
     """
 
     items: tuple[str, ...]
@@ -56,6 +58,7 @@ class Batch:
     student_positions_N: Tensor
     teacher_positions_N: Tensor
     targets_N: Tensor
+    drawn: tuple[tuple[int, ...], ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; documents' lengths stay on the CPU, where they are read."""

@@ -9,7 +9,7 @@ frames, E encoder width, H LLM width, V its vocabulary.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +25,15 @@ from salad.model.attention import attend_per_document, read_documents
 from salad.model.config import SpeechLMConfig
 from salad.model.llm import DTYPES, load_llm
 from salad.model.register import register
+from salad.model.saved import (
+    ONE_FILE,
+    WEIGHTS_NAME,
+    check_weights,
+    device_of,
+    dtype_of,
+    refuse_others,
+    saving,
+)
 from salad.recipe import AdapterSettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -32,11 +41,12 @@ if TYPE_CHECKING:
 
     from peft import LoraConfig
 
-WEIGHTS_NAME = "model.safetensors"
-
 
 class SpeechLM(PreTrainedModel, GenerationMixin):
     """A text LLM with ears.
+
+    Where the configuration's `dtype` is bfloat16 its passes run in bfloat16, whoever asks for them, and what is trained
+    is kept in float32: adapter and LoRA over a bfloat16 LLM, or the whole LLM.
 
     `from_pretrained(dir)` loads the trained weights and, unless the whole LLM was trained, the base LLM by the name in
     the configuration. `generate` takes `input_ids` with placeholders and `speech_features`, `speech_lengths`.
@@ -52,7 +62,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         """A model with random weights, or around a loaded LLM."""
         super().__init__(config)
         if language_model is None:
-            language_model = AutoModelForCausalLM.from_config(config.text_config, dtype=DTYPES[_dtype_name(config)])
+            language_model = AutoModelForCausalLM.from_config(config.text_config, dtype=_llm_dtype(config))
         self.language_model = language_model
         attend_per_document(language_model)
         llm_dim = config.get_text_config().hidden_size
@@ -69,13 +79,15 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         for name, parameter in self.language_model.named_parameters():
             train = self.config.train_llm == "full" or (self.config.train_llm == "lora" and "lora_" in name)
             parameter.requires_grad_(train)
+            if train:  # an update of bfloat16 weights by a small rate rounds to none; peft gives LoRA its base's type
+                parameter.data = parameter.data.float()
 
     @classmethod
     def from_llm(
         cls, settings: ModelSettings, encoder_dim: int, encoder_hz: float, speech_token_id: int, seed: int = 0
     ) -> SpeechLM:
         """A new, untrained speech LLM around the recipe's LLM: adapter random under `seed`, LoRA zero."""
-        llm = load_llm(settings.llm, settings.dtype)
+        llm = load_llm(settings.llm, "float32" if settings.train_llm == "full" else settings.dtype)
         return cls.around(llm, settings, encoder_dim, encoder_hz, speech_token_id, seed)
 
     @classmethod
@@ -135,32 +147,63 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         self.load_state_dict(state, strict=False)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
-        """Write config.json and the trained weights as safetensors."""
-        state = {name: tensor.contiguous() for name, tensor in self.trained_state().items()}
-        super().save_pretrained(save_directory, state_dict=state, **kwargs)
+        """Write config.json, the trained weights as safetensors, and their hash; `state_dict` stands for the weights.
+
+        Raises:
+            CheckpointError: the disk takes no more; what was there is as it was.
+        """
+        folder = Path(save_directory)
+        given = kwargs.pop("state_dict", None) or self.trained_state()
+        state = {name: tensor.contiguous() for name, tensor in given.items()}
+        if kwargs.get("push_to_hub"):
+            kwargs.setdefault("repo_id", folder.name)
+        with saving(folder) as fresh:
+            super().save_pretrained(fresh, state_dict=state, **kwargs | {"max_shard_size": ONE_FILE})
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # a narrower signature than transformers'
         cls,
         folder: str | Path,
-        *_: Any,
+        *,
+        config: SpeechLMConfig | None = None,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        device_map: Any = None,
+        revision: str | None = None,
         **kwargs: Any,
     ) -> SpeechLM:
         """Load a saved speech LLM from a folder or the hub, in eval mode.
 
         The base LLM comes by the name in its config, unless the whole LLM was trained and is among the saved weights.
 
+        Args:
+            folder: where it was saved, or its name on the hub.
+            config: instead of the saved one.
+            dtype: of all its weights; that of the saved ones where it is None or "auto".
+            torch_dtype: its older name.
+            device_map: "auto" (a GPU where there is one), or the one device to put it on; the CPU unless told.
+            revision: taken only where it is what the hub's cache holds.
+            kwargs: keys of the configuration, such as `llm`, where the base LLM is now.
+
         Raises:
-            CheckpointError: the folder is no speech LLM, or its weights don't fit.
+            CheckpointError: the folder is no speech LLM, its weights are damaged or don't fit, or it can't be loaded
+                in the way that is asked for.
         """
         from salad.assets import resolve
 
+        asked, device = dtype_of(dtype if dtype is not None else torch_dtype), device_of(device_map)
         path = resolve(str(folder))
         if not (path / "config.json").is_file() or not (path / WEIGHTS_NAME).is_file():
             raise CheckpointError(f"{path} is no saved speech LLM: it needs config.json and {WEIGHTS_NAME}.")
-        config = kwargs.pop("config", None) or SpeechLMConfig.from_pretrained(path)
+        attention = kwargs.pop("attn_implementation", None)
+        if config is None:
+            config, kwargs = SpeechLMConfig.from_pretrained(path, return_unused_kwargs=True, **kwargs)
         if not isinstance(config, SpeechLMConfig) or config.model_type != SpeechLMConfig.model_type:
             raise CheckpointError(f"{path} holds another kind of model ({config.model_type}).")
+        refuse_others(kwargs | {"attn_implementation": None if attention == "sdpa" else attention}, path, revision)
+        check_weights(path)
+        if asked is not None:
+            config.dtype = asked
         base_llm = None if config.train_llm == "full" else load_llm(config.llm, _dtype_name(config))
         model = cls(config, language_model=base_llm)
         try:
@@ -169,7 +212,25 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             raise CheckpointError(f"{path / WEIGHTS_NAME} is damaged ({error}); copy or train it again.") from error
         model.load_trained_state(state, str(path))
         model.eval()
-        return model
+        return model.to(device) if asked is None else model.to(device, asked)
+
+    # --- how it computes --------------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its passes run in: bfloat16 also where the weights are float32 because they are trained."""
+        return torch.bfloat16 if str(self.config.dtype).endswith("bfloat16") else super().dtype
+
+    def _precision(self) -> AbstractContextManager[object]:
+        """What a pass runs in: bfloat16 products over whatever weights, or the weights' own type."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == torch.bfloat16 else nullcontext()
+
+    def checkpoint_activations(self) -> None:
+        """In training, keep only what goes into each layer of the LLM and of the adapter's stack.
+
+        The rest is computed again for the backward pass: the same gradients to the bit, for a second forward pass.
+        """
+        self.activation_checkpointing_enable({"use_reentrant": False})
 
     # --- reading and hearing ---------------------------------------------------------------------------------------
 
@@ -231,11 +292,12 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         A rank whose documents are all text then has gradients for the same parameters as the others, and none waits
         for it.
         """
-        embedded_TH = self.embed(ids_T[None], speech_features_SFE, speech_lengths_S)[0]
-        if self.training and speech_features_SFE is None:
-            silence = self.table_VH.new_zeros(1, 1, self.config.encoder_dim)
-            embedded_TH = embedded_TH + 0.0 * self.adapter(silence).sum().to(embedded_TH.dtype)
-        return read_documents(self.language_model, embedded_TH, lengths_D)
+        with self._precision():
+            embedded_TH = self.embed(ids_T[None], speech_features_SFE, speech_lengths_S)[0]
+            if self.training and speech_features_SFE is None:
+                silence = self.table_VH.new_zeros(1, 1, self.config.encoder_dim)
+                embedded_TH = embedded_TH + 0.0 * self.adapter(silence).sum().to(embedded_TH.dtype)
+            return read_documents(self.language_model, embedded_TH, lengths_D)
 
     def forward(
         self,
@@ -251,19 +313,20 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """transformers' causal-LM forward; speech_features [S, F, E] zero-padded, speech_lengths [S] in frames."""
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("give input_ids or inputs_embeds.")
-            inputs_embeds = self.embed(input_ids, speech_features, speech_lengths)
-        output: CausalLMOutputWithPast = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            labels=labels,
-            use_cache=use_cache,
-            **kwargs,
-        )
+        with self._precision():
+            if inputs_embeds is None:
+                if input_ids is None:
+                    raise ValueError("give input_ids or inputs_embeds.")
+                inputs_embeds = self.embed(input_ids, speech_features, speech_lengths)
+            output: CausalLMOutputWithPast = self.language_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                labels=labels,
+                use_cache=use_cache,
+                **kwargs,
+            )
         return output
 
     def prepare_inputs_for_generation(  # type: ignore[override]  # arguments by name; the mixin's are narrower
@@ -328,6 +391,11 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
                 return read_documents(llm, self.get_input_embeddings()(ids_T), lengths_D)
             finally:
                 llm.train(training)
+
+
+def _llm_dtype(config: SpeechLMConfig) -> torch.dtype:
+    """What the LLM's weights are kept in: float32 where they are trained."""
+    return torch.float32 if config.train_llm == "full" else DTYPES[_dtype_name(config)]
 
 
 def _dtype_name(config: SpeechLMConfig) -> str:
