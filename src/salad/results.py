@@ -102,6 +102,7 @@ def _curves(folder: Path, arm: str) -> dict[str, Any]:
     kept = ("step", "kl_nats", "positions", "seconds")
     return {
         "curve": [{key: row[key] for key in kept} for row in curve],
+        "watch": [row["watch"] for row in curve if "watch" in row],
         "warm_start": warm_start_curve(own / "warm_start") if arm != "untrained" else [],
     }
 

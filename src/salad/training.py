@@ -10,7 +10,7 @@ already, and stand in the rows as they did.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def follow(
     rows: list[dict[str, Any]] = []
     try:
         for report in reports:
-            seen, sentence = watched.after(report)
+            seen = watched.after(report)
             rows.append(_row(report, seen))
             if not ranks.is_main or report.restored > report.step:
                 continue
@@ -66,8 +66,8 @@ def follow(
                 tracker = open_tracker(recipe.engine.tracker, out / "tracker", name, config, report.step)
             memory_gib = peak_memory_gib(ranks.device)
             tracker.log(report.step, curves(report, peak, memory_gib, seen))
-            if sentence is not None:
-                progress(report.step, steps, f"WARNING: {sentence}")
+            if seen is not None and seen.alarm is not None:
+                progress(report.step, steps, f"WARNING: {seen.alarm}")
             if report.restored:
                 progress(report.step, steps, stage)
             else:
@@ -96,20 +96,21 @@ class Watched:
         """What was seen last."""
         return self.seen[-1] if self.seen else None
 
-    def after(self, report: StepReport) -> tuple[WatchReport | None, str | None]:
-        """What was seen after this step, by an earlier process or now, and an alarm. On all ranks, for every step."""
+    def after(self, report: StepReport) -> WatchReport | None:
+        """What was seen after this step, by an earlier process or now. On all ranks, for every step in order."""
         if self._earlier is None:
             self._earlier = self._read(report.restored)
         step, last = report.step, report.step == self.steps
         if step in self._earlier:
             self.seen.append(self._earlier[step])
-            return self.seen[-1], None
+            return self.seen[-1]
         if self.look is None or not (last or step % self.every == 0) or report.restored > step:
-            return None, None  # of a restored step, the weights are gone, but for the last
-        self.seen.append(self.look(step))
+            return None  # the weights of a step before the checkpoint's are gone
+        found = self.look(step)
+        self.seen.append(replace(found, alarm=alarm([*self.seen, found], last)))
         if self.ranks.is_main:
             write_jsonl(self.path, [row.as_json() for row in self.seen])
-        return self.seen[-1], alarm(self.seen, last)
+        return self.seen[-1]
 
     def _read(self, restored: int) -> dict[int, WatchReport]:
         """What was seen of the steps that are not done again; of the others it is seen anew."""

@@ -25,12 +25,16 @@ from salad.recipe import Recipe
 
 @dataclass(frozen=True)
 class WatchReport:
-    """What was seen after a step; nats per text position. Forgetting is None where there was no teacher to ask."""
+    """What was seen after a step; nats per text position.
+
+    Forgetting is None where there was no teacher to ask; `alarm` is the sentence of `alarm`, where there was one.
+    """
 
     step: int
     misalignment_nats: Estimate
     forgetting_nats: Estimate | None
     hearing_nats: Estimate
+    alarm: str | None = None
 
     @property
     def hears(self) -> bool:
@@ -45,6 +49,7 @@ class WatchReport:
             "misalignment_nats": self.misalignment_nats.as_json(),
             "forgetting_nats": None if forgetting is None else forgetting.as_json(),
             "hearing_nats": self.hearing_nats.as_json(),
+            "alarm": self.alarm,
         }
 
     @classmethod
@@ -56,6 +61,7 @@ class WatchReport:
             Estimate(**tree["misalignment_nats"]),
             None if forgetting is None else Estimate(**forgetting),
             Estimate(**tree["hearing_nats"]),
+            tree["alarm"],
         )
 
 

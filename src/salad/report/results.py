@@ -43,6 +43,16 @@ class CurvePoint(Record):
     seconds: float
 
 
+class WatchPoint(Record):
+    """What was seen of a few held-out utterances while the arm was trained; `alarm`: it was deaf and should not be."""
+
+    step: int
+    misalignment_nats: Estimate
+    forgetting_nats: Estimate | None
+    hearing_nats: Estimate
+    alarm: str | None
+
+
 class WarmStartPoint(Record):
     """One step of a warm start; `right_frac` of the positions found their word."""
 
@@ -71,6 +81,7 @@ class Arm(Record):
     hears: bool
     task: TaskScores | None
     curve: list[CurvePoint]
+    watch: list[WatchPoint] = []
     warm_start: list[WarmStartPoint]
 
 

@@ -39,13 +39,21 @@ class Verdict:
 
 
 def warnings(results: Results) -> list[str]:
-    """A sentence for each trained arm that does not hear the broad texts; says so if it hears human speech."""
+    """A sentence for each trained arm that does not hear the broad texts, and for each alarm of hearing in training."""
     return [
         f"{ARM_TITLES[arm.name]} does not hear the broad texts' voice: swapping the audio for another item's makes it "
         f"worse by {nats_estimate(arm.hearing_nats)} nats, and that interval is not above 0. {_human_hearing(arm)}"
         for arm in results.arms
         if arm.name != "untrained" and not arm.hears
-    ]
+    ] + [f"{ARM_TITLES[arm.name]}, in training: {alarm}" for arm in results.arms if (alarm := _last_alarm(arm))]
+
+
+def _last_alarm(arm: Arm) -> str | None:
+    alarms = [row.alarm for row in arm.watch if row.alarm is not None]
+    if not alarms:
+        return None
+    last = arm.watch[-1]
+    return alarms[-1] if last.alarm else f"{alarms[-1]} After step {last.step} it heard again."
 
 
 def _human_hearing(arm: Arm) -> str:
