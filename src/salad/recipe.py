@@ -36,23 +36,53 @@ class Settings(BaseModel):
 
 
 class AdapterSettings(Settings):
-    """The trained part between the frozen encoder and the LLM.
+    """The trained part between the frozen encoder and the LLM (model/adapter.py, docs/adapters.md).
 
-    `paper` is the paper's stack of 12 Llama decoder layers, 960 wide (118.0M parameters; 120.4M with the projections to
-    a 2048-wide LLM); `mlp` two layers over a few neighbouring frames.
-    `output`: `linear`, or `embedding_shell` (unit vector x mean norm of the LLM's centred input embeddings + their
-    mean).
+    `kind`: `mlp`, two layers over a position's frames and `context_frames` neighbours on both sides; `stack`, those
+    frames into `num_layers` Llama decoder layers; `paper`, the paper's stack of 12 layers, 960 wide (118.0M parameters,
+    120.5M with the projections from Mimi to a 2048-wide LLM); `conv`, strided convolutions, and a stack on top unless
+    `num_layers` is 0. `frames_per_position` brings the frame rate down by any whole number. The stack's sizes say
+    nothing to `mlp`. `output`: `linear`, or `embedding_shell` (unit vector x mean norm of the LLM's centred input
+    embeddings + their mean).
     """
 
-    kind: Literal["mlp", "paper"] = "mlp"
+    kind: Literal["mlp", "stack", "paper", "conv"] = "mlp"
     frames_per_position: Count = 4
     context_frames: Annotated[int, Field(ge=0)] = 1
     hidden_size: Count = 960
-    num_layers: Count = 12
+    num_layers: Annotated[int, Field(ge=0)] = 12
     num_heads: Count = 15
     num_key_value_heads: Count = 5
     intermediate_size: Count = 2560
     output: Literal["linear", "embedding_shell"] = "embedding_shell"
+
+    @model_validator(mode="after")
+    def _sizes_make_a_stack(self) -> Self:
+        if self.kind == "paper":
+            names = ("hidden_size", "num_layers", "num_heads", "num_key_value_heads", "intermediate_size")
+            paper = {name: type(self).model_fields[name].default for name in names}
+            other = [f"{name}={getattr(self, name)}" for name in names if getattr(self, name) != paper[name]]
+            if other:
+                own = ", ".join(f"{name}={value}" for name, value in paper.items())
+                raise ValueError(
+                    f"{', '.join(other)}: kind=paper is the paper's stack, {own}; set kind=stack for another"
+                )
+        if self.kind == "stack" and self.num_layers == 0:
+            raise ValueError("num_layers=0 leaves no stack; set at least 1, or kind=mlp")
+        if self.kind == "mlp" or self.num_layers == 0:
+            return self
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads} does not divide hidden_size={self.hidden_size}")
+        if self.hidden_size // self.num_heads % 2:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} in num_heads={self.num_heads} makes heads of an odd width, "
+                f"{self.hidden_size // self.num_heads}, which rotary positions can't turn; choose another num_heads"
+            )
+        if self.num_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_key_value_heads={self.num_key_value_heads} does not divide num_heads={self.num_heads}"
+            )
+        return self
 
 
 class LoraSettings(Settings):
@@ -139,8 +169,13 @@ class SequenceSettings(Settings):
 
 
 class WarmStartSettings(Settings):
-    """Stage 0 (ours, optional): the word-aligned warm start of the adapter (model/warm_start.py). 0 steps: none."""
+    """Stage 0 (ours, optional): a warm start of the adapter (model/warm_start.py, docs/adapters.md). 0 steps: none.
 
+    `kind`: `word_aligned` names the word under each position, and needs word timings; `ctc` only the words' order.
+    Both compare directions by their cosine times `cosine_scale`.
+    """
+
+    kind: Literal["word_aligned", "ctc"] = "word_aligned"
     steps: Annotated[int, Field(ge=0)] = 400
     batch_positions: Count = 1024
     learning_rate: Positive = 2e-3
@@ -353,6 +388,8 @@ def _sentence(problem: dict[str, Any]) -> str:
         message = str(problem["msg"]).removeprefix("Value error, ")
         if not key:  # about several keys, which the message names
             return f"{message}."
+        if isinstance(problem["input"], dict) and problem["type"] == "value_error":  # the same, within a group
+            return f"{key}: {message}."
         return f"{key}: {message[:1].lower()}{message[1:]}, got {problem['input']!r}."
     known = _keys_at(place[:-1])
     near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.0)

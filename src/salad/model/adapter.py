@@ -1,5 +1,10 @@
 """The adapter: frozen-encoder frames -> LLM input embeddings. The only part that has to learn what sounds mean.
 
+    frames [S, F, E] -> project_in -> (stack) -> project_out -> (shell) -> LLM positions [S, P, H]
+
+`project_in` is a kind's own (model/adapters/), brings the frame rate down, and gives P = ceil(F / frames_per_position)
+positions. For every kind frames of padding don't change a position, and a span is heard by itself.
+
 Axes: S speech spans, F encoder frames, E encoder width, P LLM positions, H LLM width, W adapter width.
 """
 
@@ -11,23 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from salad.model.adapters.conv import ConvInput
+from salad.model.adapters.mlp import MlpInput
+from salad.model.adapters.stack import StackInput, decoder_stack
 from salad.recipe import AdapterSettings
 
 if TYPE_CHECKING:  # imported where it is used, see salad/__init__.py
     from transformers import LlamaModel
 
-
-def stack_frames(speech_SFE: Tensor, frames_per_position: int, context_frames: int) -> Tensor:
-    """Neighbouring encoder frames side by side: [S, F, E] -> [S, P, (frames_per_position + 2 context_frames) E].
-
-    The clip's edges are padded with zeros; P = ceil(F / frames_per_position).
-    """
-    num_spans, num_frames, width = speech_SFE.shape
-    positions = -(-num_frames // frames_per_position)
-    missing = positions * frames_per_position - num_frames
-    padded = functional.pad(speech_SFE, (0, 0, context_frames, context_frames + missing))
-    window = frames_per_position + 2 * context_frames
-    return padded.unfold(1, window, frames_per_position).transpose(2, 3).reshape(num_spans, positions, window * width)
+_INPUTS: dict[str, type[MlpInput | StackInput | ConvInput]] = {
+    "mlp": MlpInput,
+    "stack": StackInput,
+    "paper": StackInput,
+    "conv": ConvInput,
+}
 
 
 class EmbeddingShell(nn.Module):
@@ -54,41 +56,26 @@ class EmbeddingShell(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., H] of any length -> [..., H] on the shell."""
-        return self.mean_H + self.norm * functional.normalize(x, dim=-1)
+        return self.mean_H + self.norm * functional.normalize(x.float(), dim=-1)
 
 
 class Adapter(nn.Module):
-    """Encoder frames -> LLM input embeddings; padding frames do not change a position's output.
-
-    The paper's stack is causal and runs over each speech span by itself, so what an utterance's span becomes does not
-    depend on what else is in the batch.
-    """
+    """Encoder frames -> LLM input embeddings, by a kind's name (AdapterSettings)."""
 
     def __init__(self, settings: AdapterSettings, encoder_dim: int, llm_dim: int) -> None:
-        """Random weights; see AdapterSettings for the kinds."""
+        """Random weights."""
         super().__init__()
         self.settings = settings
-        window = settings.frames_per_position + 2 * settings.context_frames
-        self.stack: LlamaModel | None = None
-        if settings.kind == "paper":
-            self.stack = _llama_stack(settings)
-            self.project_in: nn.Module = nn.Linear(window * encoder_dim, self.stack.config.hidden_size, bias=False)
-            self.project_out = nn.Linear(self.stack.config.hidden_size, llm_dim, bias=False)
-        else:
-            self.project_in = nn.Sequential(
-                nn.LayerNorm(window * encoder_dim),
-                nn.Linear(window * encoder_dim, settings.hidden_size),
-                nn.GELU(),
-                nn.LayerNorm(settings.hidden_size),
-            )
-            self.project_out = nn.Linear(settings.hidden_size, llm_dim, bias=False)
+        self.project_in = _INPUTS[settings.kind](settings, encoder_dim)
+        stacked = settings.kind != "mlp" and settings.num_layers > 0
+        self.stack: LlamaModel | None = decoder_stack(settings) if stacked else None
+        # The other kinds end in a LayerNorm, whose shift goes through the matrix; Llama's last norm has none.
+        self.project_out = nn.Linear(settings.hidden_size, llm_dim, bias=stacked)
         self.shell = EmbeddingShell(llm_dim) if settings.output == "embedding_shell" else None
 
     def direction(self, speech_SFE: Tensor) -> Tensor:
         """[S, F, E] -> [S, P, H] before the shell; what the warm start compares with word embeddings."""
-        settings = self.settings
-        stacked = stack_frames(speech_SFE, settings.frames_per_position, settings.context_frames)
-        hidden: Tensor = self.project_in(stacked.to(self.project_out.weight.dtype))
+        hidden: Tensor = self.project_in(speech_SFE.to(self.project_out.weight.dtype))
         if self.stack is not None:
             hidden = self.stack(inputs_embeds=hidden, use_cache=False).last_hidden_state
         projected: Tensor = self.project_out(hidden)
@@ -98,22 +85,3 @@ class Adapter(nn.Module):
         """[S, F, E] zero-padded encoder frames -> [S, P, H] LLM input embeddings."""
         projected = self.direction(speech_SFE)
         return projected if self.shell is None else self.shell(projected)
-
-
-def _llama_stack(settings: AdapterSettings) -> LlamaModel:
-    from transformers import LlamaConfig, LlamaModel
-
-    config = LlamaConfig(
-        vocab_size=1,  # fed with vectors; the one-row table is removed below
-        hidden_size=settings.hidden_size,
-        intermediate_size=settings.intermediate_size,
-        num_hidden_layers=settings.num_layers,
-        num_attention_heads=settings.num_heads,
-        num_key_value_heads=settings.num_key_value_heads,
-        bos_token_id=None,
-        eos_token_id=None,
-        attn_implementation="sdpa",  # type: ignore[call-arg]  # goes through PreTrainedConfig's **kwargs
-    )
-    stack = LlamaModel(config)
-    stack.set_input_embeddings(None)  # type: ignore[arg-type]  # transformers' types don't foresee a stack without one
-    return stack
