@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -41,3 +44,19 @@ def _rank(rank: int, world: int, store: Path, work: Callable[..., None], folder:
     control = distributed.new_group(backend="gloo", timeout=MEET)
     work(Ranks(rank, world, torch.device("cpu"), control), folder, *more)
     distributed.destroy_process_group()
+
+
+def torchrun(*command: str, processes: int = 2) -> subprocess.Popen[str]:
+    """`torchrun COMMAND` on loopback with one thread each, running."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launch = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_addr=127.0.0.1"]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [sys.executable, *launch, f"--master_port={port}", *command],
+        env={**environment, "PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
