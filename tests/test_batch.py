@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import tiny
-from salad.distill.loop import objective
+from salad.distill.parallel import objective
 from salad.distill.teacher import SeparateTeacher, teacher_for
 from salad.interleave.sequence import SPEECH
+from salad.recipe import StageSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,7 +60,7 @@ def test_the_speech_of_a_batch_is_its_spans_in_reading_order():
 
 @pytest.mark.parametrize("alpha", [1.0, 0.4])
 @pytest.mark.parametrize("train_llm", ["lora", "full", "frozen"])
-@pytest.mark.parametrize("adapter", [{"kind": "mlp"}, {"kind": "paper"}, {"output": "linear"}], ids=str)
+@pytest.mark.parametrize("adapter", [{"kind": "mlp"}, {"kind": "stack"}, {"output": "linear"}], ids=str)
 def test_packing_changes_neither_the_loss_nor_its_gradient(adapter, train_llm, alpha):
     sequences = mixed_sequences()
     packed, unpacked = [tiny.collated(sequences, SPOKEN)], [tiny.collated([one], SPOKEN) for one in sequences]
@@ -68,7 +69,8 @@ def test_packing_changes_neither_the_loss_nor_its_gradient(adapter, train_llm, a
         student = tiny.move(tiny.student(train_llm, **adapter), by=0.05).train()
         teacher = SeparateTeacher(tiny.llm()) if train_llm == "full" else teacher_for(student)
         count = sum(len(batch.targets_N) for batch in batches)
-        loss = torch.stack([objective(student, teacher, batch, alpha)[0] for batch in batches]).sum() / count
+        settings = StageSettings(alpha=alpha)
+        loss = torch.stack([objective(student, teacher, batch, settings).loss for batch in batches]).sum() / count
         loss.backward()
         losses.append(float(loss.detach()))
         gradients.append({name: p.grad for name, p in student.named_parameters() if p.requires_grad})
@@ -78,14 +80,14 @@ def test_packing_changes_neither_the_loss_nor_its_gradient(adapter, train_llm, a
         assert torch.allclose(gradients[1][name], gradient, rtol=1e-4, atol=1e-5), name
 
 
-@pytest.mark.parametrize("adapter", [{"kind": "mlp"}, {"kind": "paper"}, {"output": "linear"}], ids=str)
+@pytest.mark.parametrize("adapter", [{"kind": "mlp"}, {"kind": "stack"}, {"output": "linear"}], ids=str)
 def test_the_adapter_takes_part_where_nothing_is_heard_and_changes_nothing(adapter):
     student = tiny.move(tiny.student(**adapter), by=0.05)
     teacher = teacher_for(student)
     batch = tiny.batch_of([], ["the quiet river", "she listens, he speaks;"])
     assert batch.speech_features_SFE is None
-    calm = objective(student, teacher, batch, 0.5)[0]
-    loss = objective(student.train(), teacher, batch, 0.5)[0]
+    calm = objective(student, teacher, batch, StageSettings(alpha=0.5)).loss
+    loss = objective(student.train(), teacher, batch, StageSettings(alpha=0.5)).loss
     assert torch.equal(loss, calm)
     loss.backward()
     for name, parameter in student.adapter.named_parameters():

@@ -4,17 +4,19 @@ import dataclasses
 import itertools
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
 import torch
 
 import tiny
-from salad.distill.checkpoint import load_checkpoint, load_optimizer, load_weights, save_checkpoint
-from salad.distill.loop import make_optimizer, objective, train
+from salad.distill.checkpoint import load_optimizer, load_weights
+from salad.distill.loop import make_optimizer, train
+from salad.distill.parallel import objective
 from salad.distill.schedule import decay_start, linear_to_zero, warmup_stable_decay
 from salad.distill.teacher import SeparateTeacher, teacher_for
-from salad.errors import CheckpointError, NonFiniteError
+from salad.errors import CheckpointError, InterruptedRunError, NonFiniteError
 from salad.recipe import OptimizerSettings, StageSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +60,7 @@ def same(a, b):
 
 
 def without_seconds(reports):
-    return [dataclasses.replace(report, seconds=0.0) for report in reports]
+    return [dataclasses.replace(report, seconds=0.0, data_s=0.0) for report in reports]
 
 
 # --- learning -------------------------------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ def test_the_report_is_what_an_own_measurement_gives(tmp_path):
     tiny.move(student)
     batch = tiny.batch_of(SPOKEN, TEXTS)
     with torch.no_grad():
-        _, kl, nll = objective(student, teacher, batch, 1.0)
+        _, _, kl, nll = objective(student, teacher, batch, StageSettings())
     report = next(train(student, teacher, always(batch), stage(1), constant, tmp_path))
     assert report.kl_nats == pytest.approx(float(kl) / len(batch.targets_N), rel=1e-5)
     assert report.nll_nats == pytest.approx(float(nll) / len(batch.targets_N), rel=1e-5)
@@ -134,7 +136,7 @@ def test_micro_batches_have_the_gradient_of_one_batch():
         student, teacher = student_and_teacher()
         tiny.move(student, by=0.05)
         for batch in batches:
-            objective(student, teacher, batch, 0.7)[0].backward()
+            objective(student, teacher, batch, StageSettings(alpha=0.7)).loss.backward()
         gradients.append({n: p.grad for n, p in student.named_parameters() if p.requires_grad})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
@@ -194,7 +196,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, train_ll
     assert without_seconds(reports) == without_seconds(whole_reports)
     assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
     assert same(weights(resumed), weights(whole))
-    name = "latest/optimizer.safetensors"
+    name = "step-00000006/optimizer.safetensors"
     assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
@@ -228,12 +230,12 @@ def test_stage_two_takes_over_the_optimizers_state_but_not_the_weights(tmp_path)
     other, teacher = student_and_teacher(seed=5)
     before = weights(other)
     optimizer = make_optimizer(other, FAST)
-    load_optimizer(tmp_path / "one" / "latest", optimizer)
+    load_optimizer(tmp_path / "one" / "step-00000003", other, optimizer)
     assert {int(state["step"]) for state in optimizer.state.values()} == {3}  # the adapter took part in every step
     assert same(weights(other), before)
     batch = always(tiny.batch_of(SPOKEN))
     carried = train(
-        other, teacher, batch, stage(1), constant, tmp_path / "two", optimizer_from=tmp_path / "one" / "latest"
+        other, teacher, batch, stage(1), constant, tmp_path / "two", optimizer_from=tmp_path / "one" / "step-00000003"
     )
     next(carried)
     bare, teacher = student_and_teacher(seed=5)
@@ -251,11 +253,13 @@ def test_a_loss_that_is_not_finite_stops_before_anything_moves(tmp_path):
     run = train(student, teacher, lambda step: [good, bad if step == 2 else good], stage(5), constant, tmp_path)
     next(run), next(run)
     before = weights(student)
-    on_disk = (tmp_path / "latest" / "state.json").read_bytes()
     with pytest.raises(NonFiniteError, match=r"step 3: .*nothing was changed.*u0, u1"):
         next(run)
     assert same(weights(student), before)
-    assert (tmp_path / "latest" / "state.json").read_bytes() == on_disk
+    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000001", "step-00000002"]
+    noted = json.loads((tmp_path / "not_finite.json").read_text())
+    assert noted["step"] == 3
+    assert noted["items"] == [*good.items, *bad.items]
 
 
 def test_gradients_are_clipped_by_their_norm(tmp_path):
@@ -279,90 +283,75 @@ def test_gradients_are_clipped_by_their_norm(tmp_path):
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
+def stopped(tmp_path):
+    """A run of 4 steps that was stopped after 2."""
     student, teacher = student_and_teacher()
-    list(train(student, teacher, cycle, stage(2), constant, tmp_path))
-    return tmp_path / "latest"
+    run = train(student, teacher, cycle, stage(4), constant, tmp_path)
+    next(run), next(run)
+    run.close()
+    return tmp_path
 
 
-def load_into_a_fresh_student(folder, train_llm="lora", **options):
-    student = tiny.student(train_llm, **options)
-    return load_checkpoint(folder, student, make_optimizer(student, FAST))
-
-
-@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors"])
-@pytest.mark.parametrize("place", [0, 0.5, -1])
-def test_a_flipped_byte_is_refused(checkpoint, name, place):
-    content = bytearray((checkpoint / name).read_bytes())
-    content[place if isinstance(place, int) else int(len(content) * place)] ^= 1
-    (checkpoint / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"{name} is damaged"):
-        load_into_a_fresh_student(checkpoint)
-    student, teacher = student_and_teacher()
-    with pytest.raises(CheckpointError, match="damaged"):
-        next(train(student, teacher, cycle, stage(3), constant, checkpoint.parent))
-
-
-@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_missing_file_is_refused(checkpoint, name):
-    (checkpoint / name).unlink()
-    with pytest.raises(CheckpointError, match="no whole checkpoint"):
-        load_into_a_fresh_student(checkpoint)
-
-
-def test_damaged_or_foreign_state_is_refused(checkpoint):
-    state = json.loads((checkpoint / "state.json").read_text())
-    (checkpoint / "state.json").write_text(json.dumps(state | {"format": 99}))
-    with pytest.raises(CheckpointError, match="format 99"):
-        load_into_a_fresh_student(checkpoint)
-    (checkpoint / "state.json").write_text(json.dumps(state)[:-5])
-    with pytest.raises(CheckpointError, match="no whole checkpoint"):
-        load_into_a_fresh_student(checkpoint)
-
-
-def test_another_models_checkpoint_is_refused(checkpoint):
-    assert len(load_into_a_fresh_student(checkpoint)) == 2
-    with pytest.raises(CheckpointError, match="does not belong to this model"):
-        load_into_a_fresh_student(checkpoint, train_llm="frozen")
-    with pytest.raises(CheckpointError, match="of another shape"):
-        load_into_a_fresh_student(checkpoint, hidden_size=24)
-    with pytest.raises(CheckpointError, match="other parameters than this model trains"):
-        load_optimizer(checkpoint, make_optimizer(tiny.student("frozen"), FAST))
-
-
-def test_a_half_written_checkpoint_is_ignored(checkpoint):
-    half = checkpoint.parent / ".tmp-1-latest"
-    half.mkdir()
-    (half / "weights.safetensors").write_bytes(b"half")
-    student, teacher = student_and_teacher()
-    reports = list(train(student, teacher, cycle, stage(3), constant, checkpoint.parent))
-    assert [report.step for report in reports] == [1, 2, 3]
-
-
-def test_a_swap_that_was_cut_off_is_settled(checkpoint):
-    checkpoint.rename(checkpoint.parent / ".old-latest")  # killed between the two renames
-    student, teacher = student_and_teacher()
+def gone_on(folder, settings=None, warn=lambda _: None):
+    """The run goes on; which steps were asked for."""
+    student, teacher = student_and_teacher(seed=7)
     asked = []
 
     def batches(step):
         asked.append(step)
         return cycle(step)
 
-    list(train(student, teacher, batches, stage(3), constant, checkpoint.parent))
-    assert asked == [2]
-    assert not (checkpoint.parent / ".old-latest").exists()
-    assert checkpoint.is_dir()
+    reports = list(train(student, teacher, batches, settings or stage(4), constant, folder, warn=warn))
+    assert [report.step for report in reports] == [1, 2, 3, 4]
+    return asked, student
 
 
-def test_the_newer_checkpoint_wins_over_a_leftover(checkpoint):
-    leftover = checkpoint.parent / ".old-latest"  # killed after the second rename
-    leftover.mkdir()
-    (leftover / "state.json").write_text("{}")
-    assert len(load_into_a_fresh_student(checkpoint)) == 2
-    student = tiny.student("lora")
-    save_checkpoint(checkpoint, student, make_optimizer(student, FAST), [])
-    assert not leftover.exists()
-    assert load_into_a_fresh_student(checkpoint) == []
+def test_what_was_half_written_is_ignored(stopped):
+    half = stopped / ".tmp-1-step-00000003"
+    half.mkdir()
+    (half / "weights.safetensors").write_bytes(b"half")
+    assert gone_on(stopped)[0] == [2, 3]
+
+
+def test_a_damaged_checkpoint_is_passed_over_aloud(stopped, tmp_path_factory):
+    whole, teacher = student_and_teacher()
+    list(train(whole, teacher, cycle, stage(4), constant, tmp_path_factory.mktemp("whole")))
+    weights_file = stopped / "step-00000002" / "weights.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:-1])
+    told = []
+    asked, student = gone_on(stopped, warn=told.append)
+    assert asked == [1, 2, 3]
+    assert len(told) == 1
+    assert "step-00000002" in told[0]
+    assert same(weights(student), weights(whole))
+
+
+def test_other_settings_are_refused(stopped):
+    for settings in (stage(5), stage(4, alpha=0.5), stage(4, weight_decay=0.0)):
+        with pytest.raises(CheckpointError, match=r"was trained with another .* than is asked for now"):
+            gone_on(stopped, settings)
+    assert gone_on(stopped, stage(4, checkpoint_every=3))[0] == [2, 3]
+
+
+def test_the_last_checkpoints_are_kept_and_no_more(tmp_path):
+    student, teacher = student_and_teacher()
+    list(train(student, teacher, cycle, stage(5), constant, tmp_path, keep={2: "pre_decay"}))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pre_decay", "step-00000004", "step-00000005"]
+
+
+def test_a_signal_stops_after_a_step_that_is_saved(tmp_path):
+    student, teacher = student_and_teacher()
+
+    def batches(step):
+        if step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return cycle(step)
+
+    run = train(student, teacher, batches, stage(4, checkpoint_every=100), constant, tmp_path)
+    next(run), next(run)
+    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM after step 2 of 4"):
+        next(run)
+    assert gone_on(tmp_path, stage(4, checkpoint_every=100))[0] == [2, 3]
 
 
 # --- schedules ------------------------------------------------------------------------------------------------------
