@@ -107,6 +107,10 @@ class Stream:
         first = step * self.batch_sequences
         return [self._drawn(position) for position in range(first, first + self.batch_sequences)]
 
+    def sequence(self, position: int) -> MixedSequence:
+        """The sequence that stands at a position of the mix; step s reads those from s * `batch_sequences` on."""
+        return self._drawn(position)[1]
+
     def _drawn(self, position: int) -> _Drawn:
         """The source of what is at a position of the mix, its sequence, and the utterance it is of."""
         draw = self.mix.draw(position)
