@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from salad import marks
+from salad.assets import digest_of
 from salad.errors import RecipeError
+from salad.fingerprint import content_hash, fingerprint_of
 from salad.recipe import Recipe
 from salad.run import Progress, Run, Step, StepState, execute, states, wall_s
+
+
+@pytest.fixture(autouse=True)
+def _own_memory_of_hashes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALAD_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 class Journal:
@@ -130,3 +141,121 @@ def test_a_folder_that_no_run_made_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"holds words\.txt, and no run has worked there"):
         go(Journal(), recipe(), tmp_path)
     assert tmp_path.joinpath("words.txt").read_text() == "the user's own"
+
+
+class Outside(Journal):
+    """The same, and the words are read from a file beside the run folder."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__()
+        self.source = source
+
+    def steps(self) -> tuple[Step, Step, Step]:
+        first, *others = super().steps()
+        name = f"words ({self.source.name})"
+        return (replace(first, inputs=lambda _: {name: fingerprint_of(str(self.source))}), *others)
+
+
+def test_what_changes_outside_the_run_folder_is_seen_and_named(tmp_path: Path) -> None:
+    source = tmp_path / "source.txt"
+    source.write_text("the river")
+    journal, run = Outside(source), Run(recipe(), tmp_path / "run")
+    assert go(journal, recipe(), run.folder) == ALL
+    source.touch()  # another time, the same content
+    assert go(journal, recipe(), run.folder) == []
+    source.write_text("the lake!")  # the same length
+    first, second, third = states(run, journal.steps())
+    assert [first.state, second.state, third.state] == ["changed", "changed", "done"]
+    assert first.reason == "words (source.txt) has other content"
+    assert second.reason == "words is to be done again"
+    assert go(journal, recipe(), run.folder) == ["words", "item 0", "item 1", "item 2", "count"]
+
+
+def test_an_input_that_is_not_there_now_is_taken_as_it_was(tmp_path: Path) -> None:
+    source = tmp_path / "source.txt"
+    source.write_text("the river")
+    journal = Outside(source)
+    go(journal, recipe(), tmp_path / "run")
+    source.rename(tmp_path / "unmounted")
+    assert go(journal, recipe(), tmp_path / "run") == []
+
+
+def test_a_changed_step_says_which_settings_changed(tmp_path: Path) -> None:
+    journal = Journal()
+    go(journal, recipe(), tmp_path)
+    found = states(Run(recipe(name="b", measure={"task_items": 1}), tmp_path), journal.steps())
+    assert [state.reason for state in found] == [
+        'name was "a", is "b"',
+        "measure.task_items was 3, is 1",
+        "",
+    ]
+
+
+def test_the_seconds_of_all_attempts_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Journal):
+        def count(self, run: Run, progress: Progress) -> dict[str, Any]:
+            time.sleep(0.2)
+            progress(1, 2)
+            return super().count(run, progress)
+
+    journal, run = Slow(), Run(recipe(), tmp_path)
+    journal.break_in = "item 1"
+    with pytest.raises(KeyboardInterrupt):
+        go(journal, recipe(), tmp_path)
+    seconds = states(run, journal.steps())[1].wall_s
+    assert seconds is not None
+    assert seconds >= 0.2
+    monkeypatch.setattr(marks, "BEAT_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        go(journal, recipe(), tmp_path)
+    journal.break_in = None
+    go(journal, recipe(), tmp_path)
+    assert 0.6 <= wall_s(run, journal.steps())["count"] < 5
+
+
+def test_the_seconds_before_a_kill_are_known_up_to_its_last_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks, "BEAT_S", 0.0)
+
+    class Killed(Journal):
+        def words(self, run: Run, progress: Progress) -> dict[str, Any]:
+            time.sleep(0.1)
+            progress(1, 2)
+            self.left = run.mark("words").begun()  # what a kill -9 here would leave
+            return super().words(run, progress)
+
+    journal = Killed()
+    go(journal, recipe(), tmp_path)
+    assert journal.left is not None
+    assert journal.left["wall_s"] >= 0.1
+
+
+def test_a_folders_content_is_its_files_and_not_their_times(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    (folder / "audio").mkdir(parents=True)
+    for name in ("manifest.jsonl", "audio/a.wav", "audio/b.wav"):
+        folder.joinpath(name).write_text(name)
+    first = content_hash(folder)
+    assert first == digest_of(folder)
+    (folder / "README.md").write_text("about it")
+    os.utime(folder / "audio" / "a.wav", ns=(1, 1))
+    assert content_hash(folder) == first
+    assert content_hash(folder) == first  # from memory
+    (folder / "audio" / "a.wav").write_text("audio/c.wav")  # as long as before
+    changed = content_hash(folder)
+    assert changed != first
+    (folder / "audio" / "a.wav").rename(folder / "audio" / "c.wav")
+    assert content_hash(folder) not in (first, changed)
+
+
+def test_a_file_that_keeps_its_size_and_time_is_not_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text("one")
+    os.utime(file, ns=(1, 1))
+    first = content_hash(file)
+    file.write_text("two")
+    os.utime(file, ns=(1, 1))
+    assert content_hash(file) == first
+    file.write_text("two")
+    assert content_hash(file) == digest_of(file) != first

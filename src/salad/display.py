@@ -113,7 +113,7 @@ class RunDisplay:
         """A step begins; gives the function that moves its bar. `left` is the expected seconds of all that is to do."""
         pace = self.worked_s / self.expected_s if self.expected_s > 60 else 1.0
         minutes = max(1, round(left * pace / 60))
-        again = {"changed": " (again: its settings changed)", "begun": " (goes on)"}.get(state.state, "")
+        again = {"changed": f" (again: {state.reason})", "begun": " (goes on)"}.get(state.state, "")
         console.print(f"[{number}/{of}] {step.name}{again}: {step.purpose} (about {minutes} min left)", markup=False)
         self.expected_s += step.share
         if self.task is not None:

@@ -1,22 +1,18 @@
 """A run folder and its steps.
 
-Each step is done once, can be interrupted at any moment, and is done again only if its recipe keys, or a step it needs,
-changed. On several ranks the main one decides what is to be done, does it, and writes it down; the others wait, and
-join it in the steps that are collective.
+Each step is done once, can be interrupted at any moment, and is done again only if its recipe keys, what it reads from
+outside the run folder, or a step it needs, changed. On several ranks the main one decides what is to be done, does it,
+and writes it down; the others wait, and join it in the steps that are collective.
 
     RUN/recipe.yaml         the resolved recipe
-    RUN/steps/NAME.json     a step that is done: its key, its seconds of work, what it reported
-    RUN/steps/NAME.started  a step that was begun, with its key: going on is allowed while the key is the same
+    RUN/steps/              what is done, and what is begun (salad/marks.py)
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +20,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
 from salad.errors import RecipeError, SaladError
-from salad.files import read_json, write_atomic, write_json
+from salad.files import write_atomic
+from salad.marks import Clock, Dependences, Mark, difference, key_of
 from salad.ranks import ALONE, Ranks
 from salad.recipe import Recipe, save_recipe
 
@@ -35,7 +32,10 @@ class Progress(Protocol):
     """Who is told how far a step has come."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` units of work; `note` is shown beside the bar."""
+        """`done` of `total` units of work; `note` is shown beside the bar, and beneath it what follows two spaces.
+
+        A note that begins with "WARNING: " stays on the screen.
+        """
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,15 @@ class Run:
         """A place in the run folder."""
         return self.folder.joinpath(*parts)
 
+    def mark(self, step: str) -> Mark:
+        """What is remembered of the step of that name."""
+        return Mark(self.path("steps"), step)
+
+
+def nothing(recipe: Recipe) -> dict[str, str | None]:  # noqa: ARG001  (the type of `Step.inputs`)
+    """The inputs of a step that reads nothing from outside the run folder."""
+    return {}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -58,7 +67,8 @@ class Step:
     `settings` are recipe keys (dotted) it reads; `needs` are steps whose results it reads; `outputs` are the files
     and folders in the run folder that it owns; `share` is the seconds it takes in the demo on two CPU cores, for the
     estimate of what is left. The work returns what it has to report, as JSON. A `collective` step is done by all ranks
-    at once, any other by the main one alone.
+    at once, any other by the main one alone. `inputs` gives what it reads from outside the run folder, by the name a
+    person knows it by, and a hash of its content; None where that can't be told now.
     """
 
     name: str
@@ -69,45 +79,61 @@ class Step:
     share: float
     work: Callable[[Run, Progress], dict[str, Any]]
     collective: bool = False
+    inputs: Callable[[Recipe], Mapping[str, str | None]] = nothing
 
 
 @dataclass(frozen=True)
 class StepState:
-    """A step as it stands in a run folder: `done`, `begun`, `changed` (its recipe keys or needs changed) or `to do`."""
+    """A step as it stands in a run folder: `done`, `begun`, `to do`, or `changed`: what it depends on has.
+
+    `wall_s` is its seconds of work so far, `reason` what has changed.
+    """
 
     step: Step
     state: str
     wall_s: float | None
+    reason: str = ""
 
 
-def keys(recipe: Recipe, steps: Sequence[Step]) -> dict[str, str]:
-    """Step -> hash of all it depends on: the layout, its recipe keys, and the keys of the steps it needs."""
-    found: dict[str, str] = {}
-    tree = recipe.model_dump(mode="json")
+def dependences(run: Run, steps: Sequence[Step]) -> dict[str, Dependences]:
+    """Step -> all it depends on: the layout, its recipe keys, its inputs' hashes, and the keys of the steps it needs.
+
+    An input whose content can't be told now (a disk that is not mounted, data that was deleted since) is taken to be
+    what it was when the step began.
+    """
+    found: dict[str, Dependences] = {}
+    tree = run.recipe.model_dump(mode="json")
     for step in steps:
-        content = {
+        mark = run.mark(step.name)
+        before = ((mark.done() or mark.begun() or {}).get("for") or {}).get("inputs", {})
+        found[step.name] = {
             "layout": LAYOUT,
             "step": step.name,
             "settings": {key: _at(tree, key) for key in ("seed", "threads", *step.settings)},
-            "needs": {name: found[name] for name in step.needs},
+            "inputs": {name: now or before.get(name) for name, now in step.inputs(run.recipe).items()},
+            "needs": {name: key_of(found[name]) for name in step.needs},
         }
-        found[step.name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return found
 
 
 def states(run: Run, steps: Sequence[Step]) -> list[StepState]:
     """Every step as it stands."""
-    expected = keys(run.recipe, steps)
-    found: list[StepState] = []
-    for step in steps:
-        mark, begun = _mark(run, step), _begun(run, step)
-        if mark is not None and mark["key"] == expected[step.name]:
-            found.append(StepState(step, "done", mark["wall_s"]))
-        elif mark is not None or (begun is not None and begun != expected[step.name]):
-            found.append(StepState(step, "changed", None))
-        else:
-            found.append(StepState(step, "to do" if begun is None else "begun", None))
-    return found
+    return [
+        _state(run.mark(step.name), step, now)
+        for step, now in zip(steps, dependences(run, steps).values(), strict=True)
+    ]
+
+
+def _state(mark: Mark, step: Step, now: Dependences) -> StepState:
+    done, begun = mark.done(), mark.begun()
+    if done is not None and done["key"] == key_of(now):
+        return StepState(step, "done", done["wall_s"])
+    earlier = done or begun
+    if earlier is None:
+        return StepState(step, "to do", None)
+    if done is None and earlier["key"] == key_of(now):
+        return StepState(step, "begun", earlier["wall_s"])
+    return StepState(step, "changed", None, difference(earlier.get("for", {}), now))
 
 
 def execute(
@@ -141,8 +167,8 @@ def execute(
         return _follow(run, steps)
     with _Others(run.ranks) as others, _locked(run):
         write_atomic(run.path("recipe.yaml"), save_recipe(run.recipe))
-        expected = keys(run.recipe, steps)
-        found = states(run, steps)
+        expected = dependences(run, steps)
+        found = [_state(run.mark(step.name), step, expected[step.name]) for step in steps]
         wanted = [s for s in found if (s.state != "done" if only is None else s.step.name == only)]
         left = sum(state.step.share for state in wanted)
         for state in wanted:
@@ -155,45 +181,56 @@ def execute(
 
 
 def wall_s(run: Run, steps: Sequence[Step]) -> dict[str, float]:
-    """Seconds of work of every step that is done."""
-    marks = {step.name: _mark(run, step) for step in steps}
-    return {name: round(mark["wall_s"], 2) for name, mark in marks.items() if mark is not None}
+    """Seconds of work of every step that is done, all its attempts together."""
+    return {step.name: round(mark["wall_s"], 2) for step in steps if (mark := run.mark(step.name).done()) is not None}
 
 
 def reports(run: Run, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
     """What every step that is done reported."""
-    marks = {step.name: _mark(run, step) for step in steps}
-    return {name: mark["report"] for name, mark in marks.items() if mark is not None}
+    return {step.name: mark["report"] for step in steps if (mark := run.mark(step.name).done()) is not None}
 
 
 def report_of(run: Run, name: str) -> dict[str, Any]:
     """What the step of that name, which is done, reported."""
-    return dict(read_json(run.path("steps", f"{name}.json"))["report"])
+    mark = run.mark(name).done()
+    if mark is None:
+        raise RecipeError(f"step {name!r} is not done in {run.folder}; run it first.")
+    return dict(mark["report"])
 
 
-def _work(run: Run, step: Step, key: str, progress: Progress, others: _Others) -> tuple[dict[str, Any], float]:
-    mark, started = _mark_path(run, step), _started_path(run, step)
-    fresh = _begun(run, step) != key or mark.is_file()
-    if fresh:
+def _work(run: Run, step: Step, now: Dependences, progress: Progress, others: _Others) -> tuple[dict[str, Any], float]:
+    mark = run.mark(step.name)
+    begun = mark.begun()
+    if mark.done() is not None or begun is None or begun["key"] != key_of(now):
         _refuse_foreign(run, step)
         for output in step.outputs:
             path = run.path(output)
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        mark.unlink(missing_ok=True)
-        write_atomic(started, key)
-    began = time.perf_counter()
-    with others.at_work(run, step, key) if step.collective else nullcontext():
-        report = step.work(run, progress)
-    seconds = time.perf_counter() - began
+        mark.begin(now)
+    clock = Clock(mark)
+
+    def beating(done: int, total: int, note: str = "") -> None:
+        clock.beat()
+        progress(done, total, note)
+
+    try:
+        with others.at_work(run, step, key_of(now)) if step.collective else nullcontext():
+            report = step.work(run, beating)
+    except BaseException:
+        with suppress(OSError):  # what stopped the work says more
+            clock.stop()
+        raise
     if step.collective:
         report |= {"ranks": run.ranks.as_json(run.recipe.engine.parallel)}
-    write_json(mark, {"key": key, "wall_s": seconds, "report": report})
-    started.unlink(missing_ok=True)
-    return report, seconds
+    mark.finish(clock.seconds, report)
+    return report, clock.seconds
 
 
 class _Others:
-    """The ranks that follow the main one, waiting for its word: a step to do with it, an exit status, or None."""
+    """The ranks that follow the main one, waiting for its word: a step to do with it, an exit status, or None.
+
+    With a step comes its key: they don't hash its inputs again.
+    """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
@@ -205,7 +242,7 @@ class _Others:
     @contextmanager
     def at_work(self, run: Run, step: Step, key: str) -> Iterator[None]:
         """While all do a collective step."""
-        self.ranks.from_main(step.name)
+        self.ranks.from_main((step.name, key))
         self.waiting = False
         _check_storage(run, step, key)
         yield
@@ -223,12 +260,13 @@ class _Others:
 
 def _follow(run: Run, steps: Sequence[Step]) -> None:
     """What the main rank says, until all is done."""
-    named, expected = {step.name: step for step in steps}, keys(run.recipe, steps)
-    while (word := run.ranks.from_main(cast("str | int | None", None))) is not None:
+    named = {step.name: step for step in steps}
+    while (word := run.ranks.from_main(cast("tuple[str, str] | int | None", None))) is not None:
         if isinstance(word, int):
             raise SystemExit(word)
-        _check_storage(run, named[word], expected[word])
-        named[word].work(run, _unseen)
+        name, key = word
+        _check_storage(run, named[name], key)
+        named[name].work(run, _unseen)
 
 
 def _unseen(done: int, total: int, note: str = "") -> None:
@@ -237,7 +275,7 @@ def _unseen(done: int, total: int, note: str = "") -> None:
 
 def _check_storage(run: Run, step: Step, key: str) -> None:
     """All ranks see what the main one has written (collective)."""
-    if run.ranks.any(_begun(run, step) != key):
+    if run.ranks.any((run.mark(step.name).begun() or {}).get("key") != key):
         raise RecipeError(f"not every process of this run sees {run.folder}; give --out on storage that all share.")
 
 
@@ -252,10 +290,9 @@ def _refuse_foreign(run: Run, step: Step) -> None:
         )
 
 
-def _check_needs(run: Run, step: Step, expected: dict[str, str]) -> None:
+def _check_needs(run: Run, step: Step, expected: dict[str, Dependences]) -> None:
     for name in step.needs:
-        path = run.path("steps", f"{name}.json")
-        if not path.is_file() or read_json(path)["key"] != expected[name]:
+        if (run.mark(name).done() or {}).get("key") != key_of(expected[name]):
             raise RecipeError(f"step {step.name!r} needs {name!r}, which is not done for this recipe; run that first.")
 
 
@@ -269,24 +306,6 @@ def _locked(run: Run) -> Iterator[None]:
         except BlockingIOError:
             raise RecipeError(f"another 'salad run' works in {run.folder}; wait for it, or give --out.") from None
         yield
-
-
-def _mark_path(run: Run, step: Step) -> Path:
-    return run.path("steps", f"{step.name}.json")
-
-
-def _started_path(run: Run, step: Step) -> Path:
-    return run.path("steps", f"{step.name}.started")
-
-
-def _mark(run: Run, step: Step) -> dict[str, Any] | None:
-    path = _mark_path(run, step)
-    return dict(read_json(path)) if path.is_file() else None
-
-
-def _begun(run: Run, step: Step) -> str | None:
-    path = _started_path(run, step)
-    return path.read_text() if path.is_file() else None
 
 
 def _at(tree: dict[str, Any], key: str) -> Any:

@@ -83,12 +83,17 @@ def steps(
 
     loaded = load_recipe(recipe, tuple(settings))
     found = states(Run(loaded, run_folder(loaded.name, out)), STEPS)
-    rows = [{"step": s.step.name, "state": s.state, "wall_s": s.wall_s, "purpose": s.step.purpose} for s in found]
+    rows = [
+        {"step": s.step.name, "state": s.state, "wall_s": s.wall_s, "purpose": s.step.purpose, "reason": s.reason}
+        for s in found
+    ]
     if as_json:
         return print_json(rows)
     for row in rows:
         seconds = "" if row["wall_s"] is None else f"{row['wall_s']:.0f} s"
         print(f"{row['step']:<18} {row['state']:<8} {seconds:>6}  {row['purpose']}")
+        if row["reason"]:
+            print(f"{'':<35} {row['reason']}")
 
 
 @app.command()

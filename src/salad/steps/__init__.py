@@ -13,6 +13,7 @@ results.json, report.html
 from __future__ import annotations
 
 from salad.run import Step
+from salad.steps import inputs
 from salad.steps.data import align, cluster_pool, prepare, run_synthesize, speak
 from salad.steps.measuring import measure_step, results_step
 from salad.steps.stages import run_probe, run_select, run_stage_one, stage_two_step
@@ -27,6 +28,7 @@ _WORK: tuple[Step, ...] = (
         ("human", "texts"),
         12,
         prepare,
+        inputs=inputs.corpora_and_texts,
     ),
     Step(
         "align",
@@ -36,6 +38,7 @@ _WORK: tuple[Step, ...] = (
         ("aligned", "human_split.json"),
         50,
         align,
+        inputs=inputs.aligner,
     ),
     Step(
         "cluster",
@@ -45,6 +48,7 @@ _WORK: tuple[Step, ...] = (
         ("clusters",),
         25,
         cluster_pool,
+        inputs=inputs.embedder,
     ),
     Step(
         "speak",
@@ -54,6 +58,7 @@ _WORK: tuple[Step, ...] = (
         ("spoken/heldout", "spoken/probe"),
         120,
         speak,
+        inputs=inputs.voice_and_ears,
     ),
     Step(
         "stage_one",
@@ -64,6 +69,7 @@ _WORK: tuple[Step, ...] = (
         100,
         run_stage_one,
         collective=True,
+        inputs=inputs.llm,
     ),
     Step(
         "measure_one",
@@ -100,6 +106,7 @@ _WORK: tuple[Step, ...] = (
         ("spoken/stage_two", "spoken/stage_two_uniform"),
         110,
         run_synthesize,
+        inputs=inputs.voice,
     ),
     Step(
         "stage_two",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from salad.files import read_json, read_jsonl, write_json
-from salad.natural_speech import training_speech
+from salad.interleave.utterances import Utterance
+from salad.natural_speech import held_out_speech, training_speech
 from salad.run import Progress, Run, report_of
 from salad.select.probe import ClusterProbe
 from salad.speech.prepared import read_cuts, text_of
@@ -21,7 +23,8 @@ def run_stage_one(run: Run, progress: Progress) -> dict[str, Any]:
     human = training_speech(run)
     dim, hz = human[0].store.feature_dim, human[0].store.frame_hz
     mix = TextCorpus(texts_file(run, "mix"))
-    rejected = stage_one(run.recipe, human, mix, dim, hz, run.path("stage_one"), progress)
+    watched, out = _watched(run), run.path("stage_one")
+    rejected = stage_one(run.recipe, human, mix, watched, dim, hz, out, progress, run.ranks)
     seconds = sum(utterance.words[-1].end_s for corpus in human for utterance in corpus)
     return {"human_s": seconds, "rejected": reasons("Stage I sequences", rejected)}
 
@@ -67,7 +70,22 @@ def stage_two_step(arm: str) -> Any:
         selected = speech_in(run, f"spoken/{arm}")
         mix = TextCorpus(texts_file(run, "mix"))
         human = training_speech(run)
-        rejected = stage_two(run.recipe, run.path("stage_one"), human, selected, mix, run.path(arm), progress)
+        rejected = stage_two(
+            run.recipe,
+            run.path("stage_one"),
+            human,
+            selected,
+            mix,
+            _watched(run),
+            run.path(arm),
+            progress,
+            run.ranks,
+        )
         return {"rejected": reasons(f"{arm} sequences", rejected)}
 
     return work
+
+
+def _watched(run: Run) -> list[Utterance]:
+    """The held-out human speech, where training is to be watched on it."""
+    return list(chain.from_iterable(held_out_speech(run))) if run.recipe.engine.watch_every else []

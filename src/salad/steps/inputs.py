@@ -1,0 +1,53 @@
+"""What the steps read from outside the run folder: corpora, texts and models, by name and with a hash of their content.
+
+Models on the hub count by their name alone. Of a prepared folder that was brought along the list of its cuts counts
+(their features carry hashes of the sound they are of); of another folder every file in it, its audio too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from salad.fingerprint import content_hash, fingerprint_of
+from salad.natural_speech import corpora, is_prepared
+from salad.recipe import Recipe
+from salad.speech.prepared import cuts_file
+
+Inputs = Mapping[str, str | None]
+
+
+def corpora_and_texts(recipe: Recipe) -> Inputs:
+    """The natural speech and the broad texts."""
+    found = {}
+    for entry in corpora(recipe):
+        hashed = content_hash(cuts_file(Path(entry))) if is_prepared(entry) else fingerprint_of(entry)
+        found[f"data.human ({entry})"] = hashed
+    return {**found, f"data.text ({recipe.data.text})": fingerprint_of(recipe.data.text)}
+
+
+def aligner(recipe: Recipe) -> Inputs:
+    """The model that times words, where it is one."""
+    _, _, model = recipe.aligner.partition(":")
+    return {f"aligner ({model})": fingerprint_of(model)} if model else {}
+
+
+def embedder(recipe: Recipe) -> Inputs:
+    """The model of sentences."""
+    return {f"embedder ({recipe.embedder})": fingerprint_of(recipe.embedder)}
+
+
+def voice(recipe: Recipe) -> Inputs:
+    """The voice, and the aligner of what it says."""
+    return {f"voice ({recipe.voice})": fingerprint_of(recipe.voice), **aligner(recipe)}
+
+
+def voice_and_ears(recipe: Recipe) -> Inputs:
+    """The voice, the frozen encoder and the recognizer."""
+    names = {"model.encoder": recipe.model.encoder, "asr": recipe.asr}
+    return {**voice(recipe), **{f"{key} ({name})": fingerprint_of(name) for key, name in names.items()}}
+
+
+def llm(recipe: Recipe) -> Inputs:
+    """The text LLM."""
+    return {f"model.llm ({recipe.model.llm})": fingerprint_of(recipe.model.llm)}
