@@ -31,8 +31,8 @@ class Interruptible:
     """Within it, SIGTERM and SIGINT are only written down; called, it gives the first one's number, or None.
 
     A second signal goes through at once, as it would have before; one that comes within `ECHO_S` of the first is its
-    echo. Where signals can't be caught (any thread but the main one) nothing is caught. A forked child leaves SIGINT to
-    its parent, and SIGTERM ends it.
+    echo. One that came too late to be answered goes through at the end of the block. Where signals can't be caught (any
+    thread but the main one) nothing is caught. A forked child leaves SIGINT to its parent, and SIGTERM ends it.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -59,9 +59,12 @@ class Interruptible:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the signals back to whom they belonged."""
-        if os.getpid() == self._process:
-            self._give_back()
+        """Give the signals back to whom they belonged, and with them one that nobody answered."""
+        if os.getpid() != self._process:
+            return
+        self._give_back()
+        if self._number is not None and (error is None or isinstance(error, GeneratorExit)):
+            os.kill(os.getpid(), self._number)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:

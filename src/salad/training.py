@@ -9,23 +9,101 @@ already, and stand in the rows as they did.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from salad.distill.loop import StepReport
+from salad.distill.loop import StepReport, train
 from salad.distill.meter import Meter, Speed, peak_flops, peak_memory_gib, speed_of
+from salad.distill.teacher import Teacher, unchanging
+from salad.distill.teacher_cache import training_teacher
 from salad.distill.tracker import Tracker, open_tracker
-from salad.files import read_jsonl, write_jsonl
-from salad.measure.watch import WatchReport, alarm
+from salad.files import read_jsonl, write_json, write_jsonl
+from salad.interleave.batch import Batch
+from salad.interleave.stream import Stream, step_batches
+from salad.interleave.utterances import Utterance
+from salad.measure.watch import Watch, WatchReport, alarm
+from salad.model.config import SpeechLMConfig
+from salad.model.flops import StepFlops
+from salad.model.speech_lm import SpeechLM
 from salad.ranks import ALONE, Ranks
-from salad.recipe import Recipe
+from salad.recipe import Recipe, StageSettings
 from salad.run import Progress
 
 Look = Callable[[int], WatchReport]
+
+
+def distill(
+    stage: str,
+    student: SpeechLM,
+    stream: Stream,
+    settings: StageSettings,
+    rate_factor: Callable[[int], float],
+    held_out: Sequence[Utterance],
+    recipe: Recipe,
+    out: Path,
+    progress: Progress,
+    ranks: Ranks = ALONE,
+    keep: dict[int, str] | None = None,
+    optimizer_from: Path | None = None,
+) -> None:
+    """Distill the text LLM into the student over a stream, watched and logged; the curve goes to OUT/curve.json.
+
+    All ranks call it; under FSDP2 the student's parameters are shards afterwards.
+
+    Args:
+        stage: what a person calls it.
+        student: trained in place.
+        stream: what it reads and hears.
+        settings: objective, length, optimizer.
+        rate_factor: the schedule.
+        held_out: what it is looked at on, every `engine.watch_every` steps.
+        recipe: the whole of it; its `engine` says how.
+        out: the stage's folder.
+        progress: told of every step.
+        ranks: this process among the others.
+        keep: {number of steps done: name} of checkpoints to keep.
+        optimizer_from: a checkpoint whose optimizer state is taken over.
+    """
+    cached = recipe.engine.teacher == "cached"
+    teacher = training_teacher(student, recipe, stream, settings.steps, out / "teacher", progress, ranks)
+    look: Look | None = None
+    if recipe.engine.watch_every:
+        watch = Watch(stream.builder, held_out, recipe)
+        reads = None if cached else teacher  # a cache knows nothing of held-out texts
+        look = partial(_look, watch, student, reads)
+    flops = StepFlops.of(cast("SpeechLMConfig", student.config), cached_teacher=cached)
+    steps = train(
+        student,
+        teacher,
+        step_batches(stream, settings.steps, ranks.rank, ranks.world, recipe.loader_workers),
+        settings,
+        rate_factor,
+        out / "checkpoints",
+        keep,
+        optimizer_from,
+        recipe.engine,
+        ranks,
+        partial(_flops_of, flops),
+        lambda sentence: progress(0, settings.steps, f"WARNING: {sentence}"),
+    )
+    with unchanging(teacher, ranks):
+        rows = follow(steps, stage, settings.steps, look, recipe, out, progress, ranks)
+    if ranks.is_main:
+        write_json(out / "curve.json", rows)
+
+
+def _look(watch: Watch, student: SpeechLM, teacher: Teacher | None, step: int) -> WatchReport:
+    return watch(step, student, teacher)
+
+
+def _flops_of(flops: StepFlops, batch: Batch) -> float:
+    frames: list[int] = [] if batch.speech_lengths_S is None else batch.speech_lengths_S.tolist()
+    return flops.step(batch.student_lengths_D, batch.teacher_lengths_D, len(batch.targets_N), frames)
 
 
 def follow(
@@ -126,6 +204,7 @@ def curves(
     positions_per_s, _, mfu_frac, data_wait_frac = speed_of([report], peak)
     values: dict[str, float | None] = {
         "train/loss_nats": report.loss_nats,
+        "train/divergence_nats": report.divergence_nats,
         "train/kl_nats": report.kl_nats,
         "train/nll_nats": report.nll_nats,
         "train/grad_norm": report.grad_norm,
