@@ -173,22 +173,22 @@ class _Objective(torch.autograd.Function):
 
 
 def _by_logits(block: Block, kl_R: Tensor, setup: _Setup) -> Tensor:
-    """D [R]; the gradient of α D + (1−α) NLL by the student's logits is left in `block.raw_RV`."""
+    """D [R]; the gradient of α D + (1−α) NLL by the student's logits is left in `block.log_p_RV`."""
     alpha, beta = setup.alpha, setup.beta
-    gradient_RV, log_ratio_RV = block.student_probabilities(), block.log_q_RV
+    p_RV, q_RV, log_ratio_RV, gradient_RV = block.p_RV, block.q_RV, block.log_q_RV, block.log_p_RV
     if setup.divergence == "forward_kl":
         divergence_R = kl_R
-        gradient_RV.sub_(block.q_RV, alpha=alpha)
+        torch.sub(p_RV, q_RV, alpha=alpha, out=gradient_RV)
     elif setup.divergence == "reverse_kl":
-        divergence_R = -rowwise_dot(gradient_RV, log_ratio_RV)
-        gradient_RV.mul_(log_ratio_RV.add_(divergence_R[:, None]).mul_(-alpha).add_(1.0 - alpha))
+        divergence_R = -rowwise_dot(p_RV, log_ratio_RV)
+        log_ratio_RV.add_(divergence_R[:, None]).mul_(-alpha).add_(1.0 - alpha)
+        torch.mul(p_RV, log_ratio_RV, out=gradient_RV)
     else:
         less = log_ratio_RV.new_tensor(math.log1p(-beta))
-        mixture_RV = torch.logaddexp(log_ratio_RV + math.log(beta), less, out=block.log_p_RV)  # log m − log p
-        of_student_R = -rowwise_dot(gradient_RV, mixture_RV)
-        of_teacher_R = rowwise_dot(block.q_RV, log_ratio_RV.sub_(mixture_RV))
+        mixture_RV = torch.logaddexp(log_ratio_RV + math.log(beta), less, out=gradient_RV)  # log m − log p
+        of_student_R = -rowwise_dot(p_RV, mixture_RV)
+        of_teacher_R = rowwise_dot(q_RV, log_ratio_RV.sub_(mixture_RV))
         divergence_R = beta * of_teacher_R + (1.0 - beta) * of_student_R
-        weight = -alpha * (1.0 - beta)
-        gradient_RV.mul_(mixture_RV.add_(of_student_R[:, None]).mul_(weight).add_(1.0 - alpha))
+        mixture_RV.add_(of_student_R[:, None]).mul_(-alpha * (1.0 - beta)).add_(1.0 - alpha).mul_(p_RV)
     gradient_RV.scatter_add_(1, block.targets_R1, gradient_RV.new_full(block.targets_R1.shape, alpha - 1.0))
     return divergence_R

@@ -23,16 +23,16 @@ TILE = 4096  # rows of a bfloat16 head that are float32 at a time, where the pro
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A block's distributions, float32 [R, V]: log p of the student, log q and q of the teacher.
+    """A block's distributions, float32 [R, V]: log p and p of the student, log q and q of the teacher.
 
-    All of it is working memory: what a method says it overwrites is gone. `raw_RV` are the student's rows of the chunk,
-    where its probabilities and then the gradient by the raw products are left.
+    All of it is working memory. `log_p_RV` are the student's rows of the chunk, where the gradient by the raw products
+    W h is to be left.
     """
 
     rows: slice
     targets_R1: Tensor
-    raw_RV: Tensor
     log_p_RV: Tensor
+    p_RV: Tensor
     log_q_RV: Tensor
     q_RV: Tensor
     slope_RV: Tensor | None
@@ -50,16 +50,12 @@ class Block:
         """KL(q ‖ p) [R]; `log_q_RV` becomes log q − log p."""
         return rowwise_dot(self.q_RV, self.log_q_RV.sub_(self.log_p_RV))
 
-    def student_probabilities(self) -> Tensor:
-        """p [R, V], in `raw_RV`."""
-        return torch.exp(self.log_p_RV, out=self.raw_RV)
-
     def gradient_through_head(self) -> None:
-        """The gradient by the logits in `raw_RV` becomes that by the raw products W h."""
+        """The gradient by the logits, standing in `log_p_RV`, becomes that by the raw products."""
         if self.slope_RV is not None:
-            self.raw_RV.mul_(self.slope_RV)
+            self.log_p_RV.mul_(self.slope_RV)
         if self.scale != 1.0:
-            self.raw_RV.mul_(self.scale)
+            self.log_p_RV.mul_(self.scale)
 
 
 class LogitsPair:
@@ -89,6 +85,8 @@ class LogitsPair:
         block_bytes = threads * BLOCK_BYTES.get(self.device.type, BLOCK_BYTES["cuda"])
         self.block = max(1, threads, min(self.chunk, block_bytes // row_bytes))
         self.student_CV, self.teacher_CV = (self._empty(min(self.chunk, self.num)) for _ in range(2))
+        self.p_RV, self.q_RV, self.log_q_RV = (self._empty(min(self.block, self.num)) for _ in range(3))
+        self.slope_RV = None if student_head.softcap is None else torch.empty_like(self.p_RV)
 
     def new_values(self) -> Tensor:
         """Room for one number a position."""
@@ -103,21 +101,18 @@ class LogitsPair:
             yield part, self._blocks(part, targets_N)
 
     def _blocks(self, part: slice, targets_N: Tensor) -> Iterator[Block]:
-        rows = min(self.block, part.stop - part.start)
-        log_p, log_q, q = (self._empty(rows) for _ in range(3))
-        slope = self._empty(rows) if self.student.head.softcap is not None else None
-        for begin in range(part.start, part.stop, rows):
-            here = slice(begin, min(begin + rows, part.stop))
+        for begin in range(part.start, part.stop, self.block):
+            here = slice(begin, min(begin + self.block, part.stop))
             in_chunk, num = slice(begin - part.start, here.stop - part.start), here.stop - begin
             student_RV, teacher_RV = self.student_CV[in_chunk], self.teacher_CV[in_chunk]
-            slope_RV = None if slope is None else slope[:num]
+            slope_RV = None if self.slope_RV is None else self.slope_RV[:num]
             self.student.finish(student_RV, slope_RV)
             self.teacher.finish(teacher_RV, None)
-            torch.log_softmax(student_RV, -1, out=log_p[:num])
-            torch.log_softmax(teacher_RV, -1, out=log_q[:num])
-            torch.exp(log_q[:num], out=q[:num])
+            p_RV, q_RV, log_q_RV = self.p_RV[:num], self.q_RV[:num], self.log_q_RV[:num]
+            _normalize(student_RV, p_RV, student_RV)
+            _normalize(teacher_RV, q_RV, log_q_RV)
             scale, targets_R1 = self.student.head.scale, targets_N[here, None]
-            yield Block(here, targets_R1, student_RV, log_p[:num], log_q[:num], q[:num], slope_RV, scale)
+            yield Block(here, targets_R1, student_RV, p_RV, log_q_RV, q_RV, slope_RV, scale)
 
     def _empty(self, rows: int) -> Tensor:
         return torch.empty(rows, self.width, dtype=self.dtype, device=self.device)
@@ -224,6 +219,13 @@ def rowwise_dot(one_RV: Tensor, other_RV: Tensor) -> Tensor:
     """Σ_v of the products [R]."""
     total_R: Tensor = torch.linalg.vecdot(one_RV, other_RV)
     return total_R
+
+
+def _normalize(logits_RV: Tensor, probabilities_RV: Tensor, logs_RV: Tensor) -> None:
+    """softmax and log_softmax by one exponential; the largest probability is 1 / Σ exp(z − max z)."""
+    torch.softmax(logits_RV, -1, out=probabilities_RV)
+    normalizer_R1 = logits_RV.amax(-1, keepdim=True) - probabilities_RV.amax(-1, keepdim=True).log()
+    torch.sub(logits_RV, normalizer_R1, out=logs_RV)
 
 
 def _check(
