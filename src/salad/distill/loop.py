@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from salad.distill.teacher import Teacher
 from salad.errors import CheckpointError, NonFiniteError
 from salad.files import write_json
 from salad.interleave.batch import Batch
+from salad.interleave.stream import DRAWN
 from salad.interrupts import Interruptible, stopped_by
 from salad.model.speech_lm import SpeechLM
 from salad.ranks import ALONE, Ranks
@@ -48,7 +50,8 @@ class StepReport:
 
     `divergence_nats` is the one that is trained, `kl_nats` always D_KL(teacher || student). The student reads
     `positions`, of which it hears `speech_positions`; `flops` is the model's own arithmetic (0: not counted). `seconds`
-    go from asking for the batches to the moved weights, `data_s` of them are spent waiting for batches. `restored` is 0
+    go from asking for the batches to the moved weights, `data_s` of them are spent waiting for batches. `drawn` is what
+    the step read of each source of the stream (`Stream.drawn`): a row of counts each, the texts' last. `restored` is 0
     for a step done now; for one that a resumed run tells again, the number of steps that it goes on from.
     """
 
@@ -65,6 +68,7 @@ class StepReport:
     rate_factor: float
     seconds: float
     data_s: float
+    drawn: list[list[int]] = field(default_factory=list)
     restored: int = field(default=0, compare=False)
 
 
@@ -127,10 +131,11 @@ def train(
     with Interruptible(quiet=not ranks.is_main) as interrupted:
         for step in range(len(reports), settings.steps):
             started = time.perf_counter()
-            batches = [batch.to(ranks.device) for batch in micro_batches(step)]
+            made = micro_batches(step)
             data_s = time.perf_counter() - started
             # ------------------------------------------------------------ one step
-            count, positions, heard, flops = ranks.total(_sizes(batches, student, flops_of)).tolist()
+            count, positions, heard, flops, *drawn = ranks.total(_sizes(made, student, flops_of)).tolist()
+            batches = [batch.to(ranks.device) for batch in made]
             student.train()
             optimizer.zero_grad()
             sums = torch.zeros(len(Sums._fields), dtype=torch.float64)
@@ -162,6 +167,7 @@ def train(
                     rate_factor=rate_factor(step),
                     seconds=time.perf_counter() - started,
                     data_s=data_s,
+                    drawn=np.array(drawn, np.int64).reshape(-1, len(DRAWN)).tolist(),
                 )
             )
             stop = ranks.any(interrupted() is not None)
@@ -210,7 +216,7 @@ def _fixed(settings: StageSettings) -> dict[str, Any]:
 
 
 def _sizes(batches: Sequence[Batch], student: SpeechLM, flops_of: Callable[[Batch], float]) -> Tensor:
-    """Matched positions, student positions, heard ones among them, and FLOPs of this rank's batches."""
+    """Of this rank's batches: matched positions, student positions, heard ones among them, FLOPs; what they drew."""
     rows = [
         (
             len(batch.targets_N),
@@ -220,7 +226,8 @@ def _sizes(batches: Sequence[Batch], student: SpeechLM, flops_of: Callable[[Batc
         )
         for batch in batches
     ]
-    return torch.tensor(rows, dtype=torch.float64).sum(0)
+    drawn = torch.tensor([batch.drawn for batch in batches], dtype=torch.float64)
+    return torch.cat([torch.tensor(rows, dtype=torch.float64).sum(0), drawn.sum(0).flatten()])
 
 
 def _trained(student: SpeechLM) -> list[Tensor]:
