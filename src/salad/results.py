@@ -16,7 +16,7 @@ from salad.measure.statistics import mean
 from salad.measure.tasks import definition
 from salad.natural_speech import corpora
 from salad.recipe import Recipe
-from salad.stage_one import warm_start_curve
+from salad.student import warm_start_curve
 from salad.texts.text import read_texts
 
 SCHEMA = 1

@@ -7,24 +7,22 @@ of a broad text corpus. Only that is synthesized, and distillation goes on from 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from salad.distill.checkpoint import load_weights
-from salad.distill.loop import StepReport, train
 from salad.distill.schedule import linear_to_zero
 from salad.distill.teacher import teacher_for
-from salad.files import write_json
 from salad.interleave.builder import SequenceBuilder
-from salad.interleave.stream import Stream, step_batches
+from salad.interleave.stream import Stream
 from salad.interleave.utterances import Utterance, feature_lookup
 from salad.measure.divergence_by_item import divergence_by_item, student_hears, teacher_reads_text
 from salad.measure.misalignment import batches_of
 from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
+from salad.ranks import ALONE, Ranks
 from salad.recipe import Recipe
 from salad.run import Progress
 from salad.select.balanced_kmeans import Clustering, balanced_kmeans
@@ -33,8 +31,10 @@ from salad.select.naming import cluster_names
 from salad.select.probe import ClusterProbe, probe_clusters
 from salad.select.sampling import Selection, select_texts, target_distribution
 from salad.speech.prepared import Rejected
-from salad.stage_one import PRE_DECAY, by_size, save_model, usable_speech, warm_start_once
+from salad.stage_one import PRE_DECAY, by_size, usable_speech
+from salad.student import save_model, warm_start_once
 from salad.texts.text import Text
+from salad.training import distill
 
 
 def cluster(
@@ -91,39 +91,41 @@ def stage_two(
     natural: Sequence[Sequence[Utterance]],
     selected: Sequence[Utterance],
     texts: Sequence[Text],
+    held_out: Sequence[Utterance],
     out: Path,
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> list[Rejected]:
     """5. Continue from the pre-decay checkpoint on natural speech, selected speech and text in equal parts.
 
     The adapter first meets the new words in a warm start on natural and selected speech. Returns the selected
-    utterances that no sequence could be made of.
+    utterances that no sequence could be made of, and those that the warm start could make nothing of. On all ranks.
     """
     settings = recipe.stage_two
     torch.set_num_threads(recipe.threads)
     before_decay = stage_one_folder / "checkpoints" / PRE_DECAY
     student = SpeechLM.from_pretrained(stage_one_folder / "model")
-    load_weights(before_decay, student)
-    warm_start_once(
-        student, recipe, [*natural, selected], settings.warm_start, "stage_two", out / "warm_start", progress
+    load_weights(before_decay, student, ranks)
+    left_out = warm_start_once(
+        student, recipe, [*natural, selected], settings.warm_start, "stage_two", out / "warm_start", progress, ranks
     )
     builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
     usable_natural, _ = usable_speech(builder, natural)
     usable, rejected = builder.usable(selected)
     sources, weights = [*usable_natural, usable], [*by_size(usable_natural, 1 / 3), 1 / 3, 1 / 3]
     stream = Stream.of(builder, sources, texts, weights, settings, student.config.speech_token_id, "stage_two")
-    reports: list[StepReport] = []
-    for report in train(
+    distill(
+        "Stage II",
         student,
-        teacher_for(student),
-        step_batches(stream, settings.steps, num_workers=recipe.loader_workers),
+        stream,
         settings,
         lambda step: linear_to_zero(step, settings.steps),
-        out / "checkpoints",
+        held_out,
+        recipe,
+        out,
+        progress,
+        ranks,
         optimizer_from=before_decay,
-    ):
-        reports.append(report)
-        progress(report.step, settings.steps, f"distilling: KL {report.kl_nats:.3f} nats/token")
-    write_json(out / "curve.json", [asdict(report) for report in reports])
-    save_model(student, recipe, out.name, out / "model")
-    return rejected
+    )
+    save_model(student, recipe, out.name, out / "model", ranks)
+    return [*left_out, *rejected]
