@@ -7,6 +7,8 @@
     OUT/index/KEY/checksums.npy    CRC-32 of each line
     OUT/index/KEY/num_words.npy    how many words have times; 0: the cut is not aligned
     OUT/index/KEY/sounds.npy       `sound_hash` of each cut
+    OUT/index/KEY/seconds.npy      how long each cut is
+    OUT/index/KEY/licences.npy     which licence each cut states, as a row of licences.json; row 0 stands for none
     OUT/index/KEY/hashes.npy       `id_hash` of each cut, sorted
     OUT/index/KEY/rows.npy         the cut that each of these hashes is of
     OUT/index/KEY/usable-*.npz     what a sequence policy can use of them (interleave/builder.py)
@@ -31,13 +33,15 @@ from numpy.typing import NDArray
 
 from salad.derived import derived, discard
 from salad.errors import AlignmentError, DataError
+from salad.files import read_json
 from salad.speech.identity import id_hash, sound_hash
 from salad.speech.prepared import CUTS_NAME, TimedWord, cuts_file, follows
 
 INDEX_NAME = "index"
 RECORDS_NAME = "records.jsonl"
-VERSION = 1
-ARRAYS = ("offsets", "checksums", "num_words", "sounds", "hashes", "rows")
+LICENCES_NAME = "licences.json"
+VERSION = 2
+ARRAYS = ("offsets", "checksums", "num_words", "sounds", "seconds", "licences", "hashes", "rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ class IndexedCuts(Sequence[CutRecord]):
         self._hashes, self._rows = arrays["hashes"], arrays["rows"]
         self.num_words: NDArray[np.int32] = arrays["num_words"]
         self.sounds: NDArray[np.uint64] = arrays["sounds"]
+        self.seconds: NDArray[np.float32] = arrays["seconds"]
+        self._licences: NDArray[np.int32] = arrays["licences"]
         self._file = (self.place / RECORDS_NAME).open("rb", buffering=0)
 
     def __getstate__(self) -> Path:
@@ -130,6 +136,14 @@ class IndexedCuts(Sequence[CutRecord]):
         of_row[self._rows] = self._hashes
         return of_row[rows]
 
+    def licences(self, rows: NDArray[np.int64]) -> dict[str | None, tuple[int, float]]:
+        """Of the cuts with these numbers: how many state each licence, and their seconds; None: they state none."""
+        names: list[str | None] = [None, *read_json(self.place / LICENCES_NAME)[1:]]
+        codes, seconds = self._licences[rows], self.seconds[rows]
+        counts = np.bincount(codes, minlength=len(names)).tolist()
+        totals = np.bincount(codes, seconds.astype(np.float64), minlength=len(names)).tolist()
+        return {name: (count, total) for name, count, total in zip(names, counts, totals, strict=True) if count}
+
     def continuation(self, row: int, hidden: Container[int], num_words: int) -> str:
         """The first `num_words` words after the cut in its document, from the cuts that follow it; "" at its end.
 
@@ -156,10 +170,12 @@ class IndexedCuts(Sequence[CutRecord]):
 
 
 def _make(source: Path, out: Path) -> None:
-    """Write the index in one pass over the cuts; memory holds 56 bytes a cut."""
+    """Write the index in one pass over the cuts; memory holds 64 bytes a cut."""
     offsets, checksums, num_words, sounds, hashes = array("q", [0]), array("I"), array("i"), array("Q"), array("Q")
+    seconds, licences = array("f"), array("i")
+    known: dict[str | None, int] = {None: 0}
     with (out / RECORDS_NAME).open("wb") as records:
-        for record, sound in _records(source):
+        for record, sound, licence in _records(source):
             line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
             records.write(line)
             offsets.append(offsets[-1] + len(line))
@@ -167,6 +183,8 @@ def _make(source: Path, out: Path) -> None:
             num_words.append(len(record[4] or ()) // 2)
             sounds.append(sound)
             hashes.append(id_hash(record[0]))
+            seconds.append(record[1])
+            licences.append(known.setdefault(licence, len(known)))
     unsorted = np.frombuffer(hashes, np.uint64)
     rows = np.argsort(unsorted, kind="stable")
     arrays: dict[str, NDArray[Any]] = {
@@ -174,24 +192,28 @@ def _make(source: Path, out: Path) -> None:
         "checksums": np.frombuffer(checksums, np.uint32),
         "num_words": np.frombuffer(num_words, np.int32),
         "sounds": np.frombuffer(sounds, np.uint64),
+        "seconds": np.frombuffer(seconds, np.float32),
+        "licences": np.frombuffer(licences, np.int32),
         "hashes": unsorted[rows],
         "rows": rows,
     }
     for name, values in arrays.items():
         np.save(out / f"{name}.npy", values)
+    (out / LICENCES_NAME).write_text(json.dumps(list(known)))
     _refuse_duplicates(source, out, arrays)
 
 
-def _records(source: Path) -> Iterator[tuple[list[Any], int]]:
-    """Each cut's record and its `sound_hash`."""
+def _records(source: Path) -> Iterator[tuple[list[Any], int, str | None]]:
+    """Each cut's record, its `sound_hash`, and the licence it states."""
     done = 0
     before: dict[str, Any] | None = None
     try:
         with gzip.open(source, "rb") as file:
             for line in file:
                 cut = json.loads(line)
-                yield _record(cut, before), sound_hash(cut, source.parent)
-                before = cut.get("custom")
+                custom = cut.get("custom")
+                yield _record(cut, before), sound_hash(cut, source.parent), (custom or {}).get("licence")
+                before = custom
                 done += 1
     except AlignmentError:
         raise

@@ -1,6 +1,7 @@
 """Texts at random from a JSONL file of any length: a derived index of where each begins, not a list in memory.
 
     FILE.index/KEY/offsets.npy    where each text's line begins, and where the file ends
+    FILE.index/KEY/origins.json   [source, licence, number of texts] of each origin
 
 KEY and how it is made anew: see salad.derived. Making it reads every text once, so that a line that is none is found
 then and not in the middle of a training run.
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -20,9 +22,11 @@ import numpy as np
 
 from salad.derived import derived
 from salad.errors import DataError
+from salad.files import read_json
 from salad.texts.text import Text, text_from
 
-VERSION = 1
+VERSION = 2
+ORIGINS_NAME = "origins.json"
 
 
 class TextCorpus(Sequence[Text]):
@@ -38,6 +42,7 @@ class TextCorpus(Sequence[Text]):
         """
         self.path = path
         place = derived(path, path.parent / f"{path.name}.index", VERSION, lambda out: _make(path, out))
+        self.origins: list[tuple[str, str, int]] = [tuple(row) for row in read_json(place / ORIGINS_NAME)]
         self._offsets = np.asarray(np.load(place / "offsets.npy", mmap_mode="r"))
         self._file = path.open("rb", buffering=0)
 
@@ -65,14 +70,18 @@ class TextCorpus(Sequence[Text]):
 
 def _make(path: Path, out: Path) -> None:
     offsets, hashes, position = array("q"), array("Q"), 0
+    origins = Counter[tuple[str, str]]()
     with path.open("rb") as file:
         for line in file:
             if line.strip():
                 offsets.append(position)
-                hashes.append(_hash(_text(line, path, len(offsets)).id))
+                text = _text(line, path, len(offsets))
+                hashes.append(_hash(text.id))
+                origins[text.source, text.licence] += 1
             position += len(line)
     offsets.append(position)
     np.save(out / "offsets.npy", np.frombuffer(offsets, np.int64))
+    (out / ORIGINS_NAME).write_text(json.dumps([[*origin, count] for origin, count in sorted(origins.items())]))
     _refuse_duplicates(path, np.frombuffer(offsets, np.int64), np.frombuffer(hashes, np.uint64))
 
 
