@@ -43,14 +43,15 @@ class HeardAndSwapped:
 def batches_of(
     sequences: Sequence[MixedSequence], features: Features, student: SpeechLM, batch_positions: int
 ) -> Iterator[Batch]:
-    """Items packed into batches; a function of the sequences alone, not of the model.
+    """Items packed into batches on the student's device; a function of the sequences alone, not of the model.
 
     A sequence longer than a batch (a swap can bring longer speech) makes the batches as long as it is.
     """
     per_position = int(student.config.adapter["frames_per_position"])
     lengths = [len(sequence.student_ids) for sequence in sequences]
     for window in pack(lengths, max([batch_positions, *lengths])):
-        yield collate([sequences[i] for i in window], features, per_position, student.config.speech_token_id)
+        batch = collate([sequences[i] for i in window], features, per_position, student.config.speech_token_id)
+        yield batch.to(student.device)
 
 
 def forgetting_by_item(

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
+from torch.distributed.fsdp import FSDPModule
+
 from salad.distill.teacher import Teacher
 from salad.errors import AlignmentError, DataError
 from salad.interleave.builder import SequenceBuilder
@@ -148,7 +150,7 @@ def _chosen(
 
 @contextmanager
 def _evaluating(student: SpeechLM) -> Iterator[None]:
-    """The student in evaluation mode; afterwards every part in the mode it was in."""
+    """The student in evaluation mode; afterwards every part in the mode it was in, and in shards if it is sharded."""
     training = [module for module in student.modules() if module.training]
     student.eval()
     try:
@@ -156,3 +158,6 @@ def _evaluating(student: SpeechLM) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+        for module in student.modules():
+            if isinstance(module, FSDPModule):  # reading gathered it
+                module.reshard()
