@@ -134,6 +134,9 @@ def documents_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, sliding_window=sliding_window, **kwargs
         )
+    if torch.is_autocast_enabled(query.device.type):  # queries and keys come out of the rotation in float32
+        narrow = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (tensor.to(narrow) for tensor in (query, key, value))
     added = [name for name in UNPACKABLE if kwargs.get(name) is not None]
     if added:
         raise NotImplementedError(f"attention per document knows no {', '.join(added)}")
@@ -141,11 +144,11 @@ def documents_attention(
     window = sliding_window if sliding_window is not None and sliding_window < max_length_q else None
     fused = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0
     if fused and query.shape[-1] == value.shape[-1] <= MAX_VARLEN_HEAD_DIM:
-        return _varlen(query, key, value, scaling, window, cu_seq_lens_q, max_length_q), None
-    return _one_by_one(query, key, value, dropout, scaling, window, cu_seq_lens_q.tolist()), None
+        return attend_in_one_kernel(query, key, value, scaling, window, cu_seq_lens_q, max_length_q), None
+    return attend_one_by_one(query, key, value, dropout, scaling, window, cu_seq_lens_q.tolist()), None
 
 
-def _varlen(
+def attend_in_one_kernel(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -154,6 +157,7 @@ def _varlen(
     borders: Tensor,
     longest: int,
 ) -> Tensor:
+    """A causal attention over all documents by PyTorch's variable-length kernel, on a GPU in a 16-bit type."""
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))  # [T, heads, width]
@@ -172,7 +176,7 @@ def _varlen(
     return cast("Tensor", attended)[None]
 
 
-def _one_by_one(
+def attend_one_by_one(
     query: Tensor,
     key: Tensor,
     value: Tensor,
