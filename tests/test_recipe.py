@@ -5,6 +5,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from salad.distill.schedule import decay_start
 from salad.errors import MissingFileError, RecipeError
 from salad.recipe import Recipe, load_recipe, parse_recipe, save_recipe
 
@@ -206,3 +207,17 @@ def test_a_saved_recipe_is_the_same_recipe(tmp_path):
 def test_every_recipe_of_the_house_loads(repo):
     for path in sorted((repo / "recipes").glob("**/*.yaml")):
         assert isinstance(load_recipe(path), Recipe)
+
+
+@pytest.mark.parametrize(("steps", "decay_frac"), [(16, 1.0), (1, 0.5), (4, 0.9)])
+def test_a_decay_that_leaves_nothing_before_it_is_refused(steps, decay_frac):
+    stage = {"steps": steps, "decay_frac": decay_frac}
+    assert decay_start(steps, decay_frac) == 0
+    with pytest.raises(RecipeError, match=rf"stage_one: decay_frac={decay_frac:g} of steps={steps} leaves no step"):
+        parse_recipe({"name": "x", "stage_one": stage}, "r.yaml")
+
+
+@pytest.mark.parametrize(("steps", "decay_frac"), [(1, 0.2), (16, 0.9), (4, 0.8), (3, 0.0)])
+def test_a_decay_with_a_step_before_it_is_taken(steps, decay_frac):
+    assert decay_start(steps, decay_frac) > 0
+    parse_recipe({"name": "x", "stage_one": {"steps": steps, "decay_frac": decay_frac}}, "r.yaml")

@@ -220,6 +220,15 @@ class StageOneSettings(StageSettings):
     decay_frac: Frac = 0.2
     warm_start: WarmStartSettings = WarmStartSettings()
 
+    @model_validator(mode="after")
+    def _a_step_stands_before_the_decay(self) -> Self:
+        if self.steps * self.decay_frac + 0.5 >= self.steps:
+            raise ValueError(
+                f"decay_frac={self.decay_frac:g} of steps={self.steps} leaves no step before the decay, where Stage II "
+                "begins; lower decay_frac, or take more steps"
+            )
+        return self
+
 
 class StageTwoSettings(StageSettings):
     """Stage II: cluster, probe, select by misalignment^gamma, synthesize, distill on from the pre-decay checkpoint.

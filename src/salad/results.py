@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from salad.deviations import deviations
 from salad.files import read_json, read_jsonl
 from salad.measure.arm import ArmRows, arm_estimates, compare_misalignment
 from salad.measure.statistics import mean
@@ -21,7 +22,6 @@ from salad.texts.text import read_texts
 
 SCHEMA = 1
 VERSIONS = ("salad-speech", "torch", "transformers", "peft", "lhotse", "faster-whisper", "ctranslate2", "piper-tts")
-PAPER_LLM = ("Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B")
 NUM_EXAMPLES = 3
 
 
@@ -60,40 +60,8 @@ def assemble(
         "speech": _speech(reports),
         "rejected": [row for report in reports.values() for row in report.get("rejected", [])],
         "wall_s": dict(wall_s),
+        "trained_on": {name: report["ranks"] for name, report in reports.items() if "ranks" in report},
     }
-
-
-def deviations(recipe: Recipe) -> list[str]:
-    """Where a run of this recipe departs from the paper, as sentences."""
-    model, two, sequence = recipe.model, recipe.stage_two, recipe.sequence
-    found: list[str] = []
-    if model.llm not in PAPER_LLM:
-        origin = " (an Instruct model, from 4-bit weights)" if model.llm == "smollm2-135m-instruct" else ""
-        found.append(f"The LLM is {model.llm}{origin}; the paper's are Qwen2.5-3B and -7B.")
-    if model.train_llm != "full":
-        how = f"with LoRA of rank {model.lora.rank}" if model.train_llm == "lora" else "not at all"
-        found.append(f"The LLM is trained {how}; the paper trains it fully.")
-    if model.encoder != "kyutai/mimi":
-        found.append(f"The frozen encoder is {model.encoder}; the paper's is Mimi (causal, 12.5 Hz).")
-    if model.adapter.kind != "paper":
-        found.append("The adapter is two layers over neighbouring frames; the paper's has 12 Transformer layers.")
-    if recipe.stage_one.warm_start.steps:
-        found.append("The adapter gets a word-aligned warm start before distillation; the paper has none.")
-    if sequence.policy != "interleaved":
-        what = f": the first {sequence.prefix_frac:.0%} of the words are spoken, the loss is on the rest"
-        tail = what if sequence.policy == "speech_prefix" else ""
-        found.append(f"Sequences follow the policy {sequence.policy}{tail}; the paper interleaves spans.")
-    if corpora(recipe) == ("debian-prompts",):
-        found.append("Natural speech is 25 minutes of telephone prompts by one speaker; the paper has 141,612 hours.")
-    if recipe.data.text == "wordnet":
-        found.append("Broad text is WordNet's definitions; the paper's is FineWeb-Edu.")
-    if two.num_clusters != 128:
-        found.append(f"The broad text has {two.num_clusters} clusters; the paper's has 128.")
-    if two.budget_frac != 0.01:
-        found.append(f"The synthetic speech is {two.budget_frac:.0%} of the natural speech; the paper's is 1%.")
-    if recipe.voice not in ("kokoro:af_heart", "af_heart"):
-        found.append(f"The voice is {recipe.voice}; the paper's is Kokoro's af_heart.")
-    return found
 
 
 def _curves(folder: Path, arm: str) -> dict[str, Any]:

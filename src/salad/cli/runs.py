@@ -40,8 +40,8 @@ def run(
     if is_main_process():
         display.introduce(recipe)
     quiet()
+    from salad.deviations import deviations
     from salad.ranks import started_ranks
-    from salad.results import deviations
     from salad.run import Run, execute
     from salad.steps import STEPS
 

@@ -1,0 +1,92 @@
+"""Where a run departs from the paper, as sentences: said when it starts, in its results and in its models' cards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from salad.natural_speech import corpora
+from salad.recipe import AdapterSettings, Recipe, StageSettings
+
+PAPER_LLM = ("Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B")
+TEXT_FRAC = 1 / 3
+DIVERGENCES = {"reverse_kl": "the reverse KL", "jsd": "the generalized Jensen-Shannon divergence"}
+
+
+def deviations(recipe: Recipe) -> list[str]:
+    """Where a run of this recipe departs from the paper, as sentences."""
+    return [*_model(recipe), *_objective(recipe), *_data(recipe)]
+
+
+def _model(recipe: Recipe) -> list[str]:
+    model, found = recipe.model, []
+    if model.llm not in PAPER_LLM:
+        origin = " (an Instruct model, from 4-bit weights)" if model.llm == "smollm2-135m-instruct" else ""
+        found.append(f"The LLM is {model.llm}{origin}; the paper's are Qwen2.5-3B and -7B.")
+    if model.train_llm != "full":
+        how = f"with LoRA of rank {model.lora.rank}" if model.train_llm == "lora" else "not at all"
+        found.append(f"The LLM is trained {how}; the paper trains it fully.")
+    if model.encoder != "kyutai/mimi":
+        found.append(f"The frozen encoder is {model.encoder}; the paper's is Mimi (causal, 12.5 Hz).")
+    if model.adapter.kind != "paper":
+        found.append(f"The adapter is {_described(model.adapter)}; the paper's has 12 Transformer layers.")
+    if recipe.stage_one.warm_start.steps:
+        how = "a word-aligned" if recipe.stage_one.warm_start.kind == "word_aligned" else "a CTC"
+        found.append(f"The adapter gets {how} warm start before distillation; the paper has none.")
+    return found
+
+
+def _described(adapter: AdapterSettings) -> str:
+    if adapter.kind == "mlp":
+        return "two layers over neighbouring frames"
+    stack = f"{adapter.num_layers} Transformer layers, {adapter.hidden_size} wide"
+    if adapter.kind == "stack":
+        return f"a stack of {stack}"
+    return f"strided convolutions and {stack}" if adapter.num_layers else "strided convolutions"
+
+
+def _objective(recipe: Recipe) -> list[str]:
+    stages = {"Stage I": recipe.stage_one, "Stage II": recipe.stage_two}
+    found = [*_of_both(stages, _divergence), *_of_both(stages, _alpha)]
+    if abs(recipe.stage_one.text_frac - TEXT_FRAC) > 1e-3:
+        found.append(f"Of Stage I's sequences {recipe.stage_one.text_frac:.0%} are text; the paper's share is a third.")
+    if recipe.sequence.policy != "interleaved":
+        what = f": the first {recipe.sequence.prefix_frac:.0%} of the words are spoken, the loss is on the rest"
+        tail = what if recipe.sequence.policy == "speech_prefix" else ""
+        found.append(f"Sequences follow the policy {recipe.sequence.policy}{tail}; the paper interleaves spans.")
+    return found
+
+
+def _divergence(stage: StageSettings) -> str:
+    if stage.divergence == "forward_kl":
+        return ""
+    weight = f" (teacher's weight {stage.jsd_beta:g})" if stage.divergence == "jsd" else ""
+    return f"trains {DIVERGENCES[stage.divergence]} from the teacher{weight}; the paper trains the forward KL."
+
+
+def _alpha(stage: StageSettings) -> str:
+    if stage.alpha == 1:
+        return ""
+    return f"gives distillation the weight {stage.alpha:g} and NLL the rest; SALAD's is 1."
+
+
+def _of_both(stages: dict[str, StageSettings], told: Callable[[StageSettings], str]) -> list[str]:
+    """A sentence for each stage that departs, one for both where they depart alike."""
+    said = {name: sentence for name, stage in stages.items() if (sentence := told(stage))}
+    if len(set(said.values())) == 1 and len(said) == len(stages):
+        return [f"Each stage {next(iter(said.values()))}"]
+    return [f"{name} {sentence}" for name, sentence in said.items()]
+
+
+def _data(recipe: Recipe) -> list[str]:
+    two, found = recipe.stage_two, []
+    if corpora(recipe) == ("debian-prompts",):
+        found.append("Natural speech is 25 minutes of telephone prompts by one speaker; the paper has 141,612 hours.")
+    if recipe.data.text == "wordnet":
+        found.append("Broad text is WordNet's definitions; the paper's is FineWeb-Edu.")
+    if two.num_clusters != 128:
+        found.append(f"The broad text has {two.num_clusters} clusters; the paper's has 128.")
+    if two.budget_frac != 0.01:
+        found.append(f"The synthetic speech is {two.budget_frac:.0%} of the natural speech; the paper's is 1%.")
+    if recipe.voice not in ("kokoro:af_heart", "af_heart"):
+        found.append(f"The voice is {recipe.voice}; the paper's is Kokoro's af_heart.")
+    return found

@@ -1,0 +1,62 @@
+"""Where a run departs from the paper: said where it does, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from salad.deviations import deviations
+from salad.recipe import Recipe
+
+PAPER: dict[str, Any] = {
+    "name": "paper",
+    "voice": "af_heart",
+    "model": {
+        "llm": "Qwen/Qwen2.5-3B",
+        "train_llm": "full",
+        "encoder": "kyutai/mimi",
+        "adapter": {"kind": "paper"},
+    },
+    "data": {"human": "libriheavy", "text": "fineweb-edu.jsonl"},
+    "stage_one": {"warm_start": {"steps": 0}},
+    "stage_two": {"num_clusters": 128, "warm_start": {"steps": 0}},
+}
+
+
+def of(**changes: Any) -> list[str]:
+    """The deviations of the paper's recipe with some groups' keys changed."""
+    tree = {**PAPER}
+    for group, keys in changes.items():
+        tree[group] = {**PAPER.get(group, {}), **keys}
+    return deviations(Recipe.model_validate(tree))
+
+
+def test_the_papers_recipe_departs_nowhere() -> None:
+    assert of() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stage_one": {"alpha": 0.5}}, "Stage I gives distillation the weight 0.5"),
+        ({"stage_two": {"divergence": "reverse_kl"}}, "Stage II trains the reverse KL from the teacher"),
+        (
+            {key: {"divergence": "jsd", "jsd_beta": 0.3} for key in ("stage_one", "stage_two")},
+            "Each stage trains the generalized Jensen-Shannon divergence from the teacher (teacher's weight 0.3)",
+        ),
+        ({"stage_one": {"text_frac": 0.5}}, "Of Stage I's sequences 50% are text"),
+        ({"model": {"adapter": {"kind": "stack", "num_layers": 3, "hidden_size": 960}}}, "a stack of 3 Transformer"),
+        ({"model": {"adapter": {"kind": "conv", "num_layers": 0}}}, "The adapter is strided convolutions; "),
+        ({"model": {"train_llm": "frozen"}}, "The LLM is trained not at all"),
+        ({"sequence": {"policy": "utterance"}}, "Sequences follow the policy utterance; "),
+    ],
+    ids=str,
+)
+def test_each_departure_is_one_sentence(changes: dict[str, Any], said: str) -> None:
+    warm = {"warm_start": {"steps": 0}, "num_clusters": 128}
+    stages = {"stage_one": {"warm_start": {"steps": 0}}, "stage_two": warm}
+    full = {group: {**stages.get(group, {}), **keys} for group, keys in changes.items()}
+    (sentence,) = of(**full)
+    assert said in sentence
+    assert sentence.endswith(".")
