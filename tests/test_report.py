@@ -113,6 +113,11 @@ def full():
         },
         "rejected": [{"where": "synthesize", "reason": "the recognizer could not read it back", "count": 3}],
         "wall_s": {"assets": 0.4, "stage-one": 212.5, "measure": 3725.0},
+        "trained_on": {
+            "stage_one": {"ranks": 1, "parallel": None, "device": "CPU"},
+            "stage_two": {"ranks": 8, "parallel": "fsdp", "device": "NVIDIA H100"},
+            "stage_two_uniform": {"ranks": 8, "parallel": "fsdp", "device": "NVIDIA H100"},
+        },
     }
 
 
@@ -221,7 +226,8 @@ def test_the_page_can_be_read_without_eyes():
 def test_the_page_says_what_was_run():
     text = " ".join("".join(Page(drawn(full)).text).split())
     assert "seed 0: 4 of 4 arms measured" in text
-    assert "LLM smollm2-135m-instruct, speech encoder whisper-tiny.en, adapter mlp, voice piper-joe, γ 5.0." in text
+    assert "LLM smollm2-135m-instruct, speech encoder whisper-tiny.en, adapter mlp, voice piper-joe, γ 5.0, " in text
+    assert "trained on 1 × CPU and 8 × NVIDIA H100, FSDP2." in text
     for piece in ("salad run recipes/demo.yaml", "num_clusters: 8", "2.11.0", "1 h 02 min", "could not read it back"):
         assert piece in text
 

@@ -52,7 +52,7 @@ def page(results: Results) -> str:
         .get_template(TEMPLATE)
         .render(
             results=results,
-            what_ran=_what_ran(results.recipe),
+            what_ran=_what_ran(results),
             figures=drawings(results),
             arms=table.arms_table(results),
             verdicts=verdicts(results),
@@ -66,14 +66,16 @@ def page(results: Results) -> str:
     )
 
 
-def _what_ran(recipe: dict[str, Any]) -> dict[str, str]:
+def _what_ran(results: Results) -> dict[str, str]:
     found = {}
     for title, path in ASKED_FIRST.items():
-        value: Any = recipe
+        value: Any = results.recipe
         for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None:
             found[title] = str(value)
+    if results.trained_on:
+        found["trained on"] = " and ".join(dict.fromkeys(map(str, results.trained_on.values())))
     return found
 
 

@@ -154,6 +154,18 @@ class Rejected(Record):
     count: int
 
 
+class TrainedOn(Record):
+    """How many processes a stage was trained on, how they shared the work (None: one alone), and the device of each."""
+
+    ranks: int
+    parallel: Literal["ddp", "fsdp"] | None
+    device: str
+
+    def __str__(self) -> str:
+        ways = {"ddp": ", DDP", "fsdp": ", FSDP2", None: ""}
+        return f"{self.ranks} × {self.device}{ways[self.parallel]}"
+
+
 class Results(Record):
     """A whole results.json. See docs/results-schema.md."""
 
@@ -173,6 +185,7 @@ class Results(Record):
     speech: Amounts
     rejected: list[Rejected]
     wall_s: dict[str, float]
+    trained_on: dict[str, TrainedOn] = {}
 
     def arm(self, name: str) -> Arm | None:
         """The arm of that name, or None where the run has not come to it."""
