@@ -12,6 +12,7 @@ from salad.distill.loop import StepReport
 from salad.distill.meter import Meter, Speed, known_peak, measured_peak, peak_flops, peak_memory_gib
 from salad.measure.statistics import Estimate
 from salad.measure.watch import WatchReport
+from salad.run import Step, StepState
 from salad.training import clock_time, curves, line, short_number
 
 CPU = torch.device("cpu")
@@ -166,7 +167,7 @@ def test_the_line():
     ("what", "tail"),
     [
         (seen(0.21, 0.1, 0.33), "  M 1.234  F 0.040  hears +0.210 [0.100, 0.330]"),
-        (seen(0.01, -0.1, 0.3, None), "  M 1.234  deaf yet +0.010 [-0.100, 0.300]"),
+        (seen(0.01, -0.1, 0.3, None), "  M 1.234  deaf +0.010 [-0.100, 0.300]"),
     ],
 )
 def test_the_line_ends_with_what_was_seen(what, tail):
@@ -227,3 +228,23 @@ def test_training_on_a_terminal_of_any_width(monkeypatch, width):
     assert "KL 0.512" in text
     assert "120/400" in text or width < 40
     assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_line_is_written_at_the_end_and_warnings_stay(monkeypatch, terminal):
+    screen = Console(file=io.StringIO(), force_terminal=terminal, color_system=None, width=100, soft_wrap=not terminal)
+    monkeypatch.setattr(display, "console", screen)
+    shown = display.RunDisplay("tiny")
+    step = Step("stage_one", "Distill", (), (), (), 10.0, lambda *_: {})
+    with shown:
+        progress = shown.announce(step, 1, 1, StepState(step, "to do", None), 60.0)
+        for number in (1, 2, 3):
+            progress(number, 3, line("Stage I", report(number), SPEED, None, None))
+            if number == 2:
+                progress(2, 3, "WARNING: after step 2, swapped audio is not worse than true audio.")
+    rows = [row.strip() for row in screen.file.getvalue().splitlines()]
+    assert any(row.endswith("WARNING: after step 2, swapped audio is not worse than true audio.") for row in rows)
+    if not terminal:  # a line each 30 s, and the last
+        assert [row for row in rows if row.startswith("Stage I")] == [
+            "Stage I 3/3  KL 0.512  NLL 2.31  ETA 00:14  3.1k tok/s  MFU 41%  lr 1  |g| 0.8  data 0.3%"
+        ]

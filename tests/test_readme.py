@@ -89,7 +89,7 @@ def test_a_named_recipe_is_there(recipe):
     assert (REPO / recipe).is_file()
 
 
-@pytest.mark.parametrize("document", ["docs/method.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["docs/method.md", "docs/training.md", "CONTRIBUTING.md"])
 def test_the_source_files_named_in_the_docs_are_there(document):
     named = set(re.findall(r"`(?:src/salad/)?((?:\w+/)*\w+\.py)`", (REPO / document).read_text(encoding="utf-8")))
     named -= {name for name in named if name.startswith("tests/")}

@@ -239,7 +239,7 @@ def line(stage: str, report: StepReport, speed: Speed, memory_gib: float | None,
         heard = seen.hearing_nats
         parts.append(f"M {seen.misalignment_nats.value:.3f}")
         parts += [f"F {seen.forgetting_nats.value:.3f}"] if seen.forgetting_nats else []
-        parts.append(f"{'hears' if seen.hears else 'deaf yet'} {heard.value:+.3f} [{heard.low:.3f}, {heard.high:.3f}]")
+        parts.append(f"{'hears' if seen.hears else 'deaf'} {heard.value:+.3f} [{heard.low:.3f}, {heard.high:.3f}]")
     return "  ".join(parts)
 
 
