@@ -158,12 +158,12 @@ class TrainedOn(Record):
     """How many processes a stage was trained on, how they shared the work (None: one alone), and the device of each."""
 
     ranks: int
-    parallel: Literal["ddp", "fsdp"] | None
+    parallel: str | None
     device: str
 
     def __str__(self) -> str:
-        ways = {"ddp": ", DDP", "fsdp": ", FSDP2", None: ""}
-        return f"{self.ranks} × {self.device}{ways[self.parallel]}"
+        way = {"ddp": "DDP", "fsdp": "FSDP2"}.get(self.parallel or "", self.parallel)
+        return f"{self.ranks} × {self.device}{f', {way}' if way else ''}"
 
 
 class Results(Record):
