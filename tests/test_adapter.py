@@ -1,8 +1,12 @@
 """The adapter's kinds: their sizes, their lengths, and what each position hears and does not hear."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import tiny
@@ -181,3 +185,13 @@ def test_the_shell_is_where_the_llms_embeddings_lie(kind):
     with torch.no_grad():
         heard = student.adapter(torch.randn(2, 12, tiny.ENCODER_DIM))
     assert torch.allclose((heard - mean).norm(dim=-1), norm.expand(2, 3), rtol=1e-5)
+
+
+def test_the_page_on_adapters_has_the_sizes_of_these_classes():
+    page = (Path(__file__).parents[1] / "docs" / "adapters.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\{kind.*\})`.* \| (\d+) \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(rows) == 6
+    for keys, encoder_dim, llm_dim, millions in rows:
+        with torch.device("meta"):
+            adapter = Adapter(AdapterSettings(**yaml.safe_load(keys)), int(encoder_dim), int(llm_dim))
+        assert f"{num_parameters(adapter) / 1e6:.2f}" == millions, keys
