@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import tiny
+from processes import torchrun
 from salad.cli import main
 from salad.distill.teacher import teacher_for
 from salad.errors import InterruptedRunError, SaladError
@@ -249,3 +251,56 @@ def test_training_stops_after_a_step_and_goes_on_to_the_same_weights(tmp_path: P
         run("cut", after=2)
     again = run("cut")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+# --- many ranks -----------------------------------------------------------------------------------------------------
+
+MANY = """
+import os, sys
+from pathlib import Path
+import tiny
+from salad.distill.loop import train
+from salad.distill.teacher import teacher_for
+from salad.errors import InterruptedRunError
+from salad.ranks import started_ranks
+from salad.recipe import StageSettings
+
+with started_ranks("cpu") as ranks:
+    student = tiny.student()
+    batch = tiny.batch_of(tiny.utterances(2, seed=ranks.rank))
+    settings = StageSettings(steps=100000, checkpoint_every=100000)
+    steps = train(
+        student, teacher_for(student), lambda _: [batch], settings, lambda _: 0.1, Path(sys.argv[1]), ranks=ranks
+    )
+    try:
+        for report in steps:
+            if report.step == 2:
+                print("pid", os.getpid(), flush=True)
+    except InterruptedRunError as error:
+        print(error, flush=True)
+        sys.exit(128 + error.signal_number)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_ranks_twice_and_they_save_once(tmp_path):
+    """The terminal tells all processes, then torchrun tells its workers again."""
+    script = tmp_path / "many.py"
+    script.write_text(MANY)
+    launcher = torchrun(str(script), str(tmp_path / "run"))
+    try:
+        workers = []
+        while len(workers) < 2:
+            row = launcher.stdout.readline()
+            assert row, launcher.stderr.read()
+            workers += [int(row.split()[1])] if row.startswith("pid ") else []
+        os.kill(workers[0], signal.SIGTERM)  # one of them is enough
+        launcher.send_signal(signal.SIGTERM)
+        told, _ = launcher.communicate(timeout=120)
+    finally:
+        launcher.kill()
+    said = re.findall(r"stopped by SIGTERM after step (\d+) of 100000", told)
+    assert len(said) == 2
+    assert len(set(said)) == 1  # after the same step
+    saved = [path.name for path in (tmp_path / "run").iterdir()]
+    assert saved == [f"step-{int(said[0]):08}"]
