@@ -31,6 +31,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+ENDING_S = 3.0
 Round = Callable[[int], Mapping[str, float] | None]
 Variant = Callable[[], Round]
 
@@ -90,8 +91,9 @@ def run_variants(
         return {name: Result(tuple(measured[name]), peak[name], base[name]) for name in variants}
     finally:
         for process, connection in workers.values():
-            connection.close()
-            process.terminate()
+            connection.close()  # a child that waits for its next round ends by itself
+            process.join(timeout=ENDING_S)
+            process.kill()
             process.join()
 
 
