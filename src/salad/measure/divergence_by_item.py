@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from salad.distill.divergence import divergence_terms
+from salad.distill.head import Head, head_of
 from salad.distill.teacher import Teacher
 from salad.interleave.batch import Batch
 from salad.model.speech_lm import SpeechLM
 
-Reader = Callable[[Batch], tuple[Tensor, Tensor]]  # batch -> (hidden states [N, H], head [V, H])
+Reader = Callable[[Batch], tuple[Tensor, Head]]  # batch -> (hidden states [N, H], what turns them into logits)
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,8 @@ class ItemDivergence:
 def teacher_reads_text(teacher: Teacher) -> Reader:
     """Q_phi on the text."""
 
-    def read(batch: Batch) -> tuple[Tensor, Tensor]:
-        hidden_LH = teacher.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
-        return hidden_LH[batch.teacher_positions_N], teacher.head_VH
+    def read(batch: Batch) -> tuple[Tensor, Head]:
+        return teacher.matched_hidden(batch), teacher.head
 
     return read
 
@@ -45,9 +45,9 @@ def student_reads_text(student: SpeechLM) -> Reader:
     """P_theta on the text."""
 
     @torch.no_grad()
-    def read(batch: Batch) -> tuple[Tensor, Tensor]:
+    def read(batch: Batch) -> tuple[Tensor, Head]:
         hidden_LH = student.last_hidden(batch.teacher_ids_L, batch.teacher_lengths_D)
-        return hidden_LH[batch.teacher_positions_N], student.head_VH
+        return hidden_LH[batch.teacher_positions_N], head_of(student.language_model)
 
     return read
 
@@ -56,11 +56,11 @@ def student_hears(student: SpeechLM) -> Reader:
     """P_theta on the mixed sequence."""
 
     @torch.no_grad()
-    def read(batch: Batch) -> tuple[Tensor, Tensor]:
+    def read(batch: Batch) -> tuple[Tensor, Head]:
         hidden_TH = student.last_hidden(
             batch.student_ids_T, batch.student_lengths_D, batch.speech_features_SFE, batch.speech_lengths_S
         )
-        return hidden_TH[batch.student_positions_N], student.head_VH
+        return hidden_TH[batch.student_positions_N], head_of(student.language_model)
 
     return read
 
@@ -68,9 +68,9 @@ def student_hears(student: SpeechLM) -> Reader:
 def remembered(reader: Reader) -> Reader:
     """The same reader, keeping what it read of each item: heard and swapped speech share one reading of the text."""
     memory: dict[str, Tensor] = {}
-    heads: list[Tensor] = []
+    heads: list[Head] = []
 
-    def read(batch: Batch) -> tuple[Tensor, Tensor]:
+    def read(batch: Batch) -> tuple[Tensor, Head]:
         if not all(item in memory for item in batch.items):
             hidden, head = reader(batch)
             memory.update({item: hidden[batch.documents_N == i] for i, item in enumerate(batch.items)})
