@@ -155,7 +155,7 @@ def _warm_start(results: Results) -> Drawing | None:
     right.set_ylim(0, 100)
     right.set_xlabel("step")
     _arm_legend(loss, len(arms))
-    caption = "Warm start of the adapter: loss, and the share of positions whose word was found, at each step."
+    caption = "Warm start of the adapter: loss, and the share of positions (CTC: words) that were right, at each step."
     told = "; ".join(
         f"{ARM_TITLES[arm.name]} from {percent(arm.warm_start[0].right_frac)} to "
         f"{percent(arm.warm_start[-1].right_frac)} right"

@@ -62,7 +62,7 @@ _WORK: tuple[Step, ...] = (
     ),
     Step(
         "stage_one",
-        "Stage I: distillation from the text LLM on human speech, after a word-aligned warm start",
+        "Stage I: distillation from the text LLM on human speech, after a warm start of the adapter",
         (*MODEL, "stage_one"),
         ("speak",),
         ("stage_one",),
