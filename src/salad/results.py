@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from salad.card.bill import versions
 from salad.deviations import deviations
 from salad.files import read_json, read_jsonl
 from salad.measure.arm import ArmRows, arm_estimates, compare_misalignment
@@ -21,7 +20,6 @@ from salad.student import warm_start_curve
 from salad.texts.text import read_texts
 
 SCHEMA = 1
-VERSIONS = ("salad-speech", "torch", "transformers", "peft", "lhotse", "faster-whisper", "ctranslate2", "piper-tts")
 NUM_EXAMPLES = 3
 
 
@@ -40,7 +38,7 @@ def assemble(
         "name": recipe.name,
         "seed": seed,
         "command": " ".join(["salad", *sys.argv[1:]]),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+        "versions": versions(),
         "recipe": recipe.model_dump(mode="json"),
         "deviations": deviations(recipe),
         "conditions": {

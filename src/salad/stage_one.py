@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from salad.card.bill import Bill, data_bill, stage_bill
+from salad.card.page import write_card
 from salad.distill.schedule import decay_start, warmup_stable_decay
 from salad.interleave.builder import SequenceBuilder
 from salad.interleave.stream import Stream
@@ -54,7 +57,14 @@ def stage_one(
     usable, rejected = usable_speech(builder, speech)
     weights = [*by_size(usable, 1 - settings.text_frac), settings.text_frac]
     stream = Stream.of(builder, usable, texts, weights, settings, student.config.speech_token_id, "stage_one")
-    distill(
+
+    def bills(rows: list[dict[str, Any]]) -> list[Bill]:
+        return [stage_bill("stage_one", stream, settings, settings.warm_start, rows)] if ranks.is_main else []
+
+    checkpoints, decay = out / "checkpoints", decay_start(steps, settings.decay_frac)
+    if ranks.is_main:
+        write_card(checkpoints, data_bill(recipe, "stage_one", bills([])))
+    rows = distill(
         "Stage I",
         student,
         stream,
@@ -65,9 +75,11 @@ def stage_one(
         out,
         progress,
         ranks,
-        keep={decay_start(steps, settings.decay_frac): PRE_DECAY},
+        keep={decay: PRE_DECAY},
     )
-    save_model(student, recipe, "stage_one", out / "model", ranks)
+    if ranks.is_main:
+        write_card(checkpoints / PRE_DECAY, data_bill(recipe, "stage_one_before_decay", bills(rows[:decay])))
+    save_model(student, recipe, "stage_one", out / "model", ranks, bills(rows))
     return [*left_out, *rejected]
 
 

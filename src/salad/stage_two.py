@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from salad.card.bill import Bill, data_bill, read_bill, stage_bill
+from salad.card.page import write_card
 from salad.distill.checkpoint import load_weights
 from salad.distill.schedule import linear_to_zero
 from salad.distill.teacher import teacher_for
@@ -114,7 +117,16 @@ def stage_two(
     usable, rejected = builder.usable(selected)
     sources, weights = [*usable_natural, usable], [*by_size(usable_natural, 1 / 3), 1 / 3, 1 / 3]
     stream = Stream.of(builder, sources, texts, weights, settings, student.config.speech_token_id, "stage_two")
-    distill(
+
+    def bills(rows: list[dict[str, Any]]) -> list[Bill]:
+        if not ranks.is_main:
+            return []
+        own = stage_bill(out.name, stream, settings, settings.warm_start, rows)
+        return [*read_bill(before_decay)["training"], own]
+
+    if ranks.is_main:
+        write_card(out / "checkpoints", data_bill(recipe, out.name, bills([])))
+    rows = distill(
         "Stage II",
         student,
         stream,
@@ -127,5 +139,5 @@ def stage_two(
         ranks,
         optimizer_from=before_decay,
     )
-    save_model(student, recipe, out.name, out / "model", ranks)
+    save_model(student, recipe, out.name, out / "model", ranks, bills(rows))
     return [*left_out, *rejected]

@@ -13,8 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from salad.card.bill import Bill, data_bill
+from salad.card.page import write_card
 from salad.distill.parallel import whole
-from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.errors import CheckpointError
+from salad.files import folder_atomic, read_json, read_jsonl, write_json, write_jsonl
 from salad.interleave.utterances import Utterance
 from salad.model.llm import load_tokenizer
 from salad.model.processor import SpeechFeatureExtractor, SpeechLMProcessor
@@ -82,8 +85,16 @@ def warm_start_curve(out: Path) -> list[dict[str, float]]:
     return list(read_json(path))[9::10] if path.is_file() else []
 
 
-def save_model(student: SpeechLM, recipe: Recipe, stage: str, out: Path, ranks: Ranks = ALONE) -> None:
-    """A folder that AutoModel and AutoProcessor load, with the recipe that made it in `salad.json` (collective)."""
+def save_model(
+    student: SpeechLM, recipe: Recipe, stage: str, out: Path, ranks: Ranks = ALONE, training: Sequence[Bill] = ()
+) -> None:
+    """A folder that AutoModel and AutoProcessor load, with the recipe that made it and its card; whole or not there.
+
+    Collective. `training` is what it was trained on (`stage_bill`; the main rank's counts); empty for an untrained one.
+
+    Raises:
+        CheckpointError: the disk takes no more.
+    """
     state: dict[str, Tensor] = {}
     for name, tensor in student.trained_state().items():
         gathered = whole(tensor)  # all ranks gather each, the main one keeps it
@@ -91,9 +102,14 @@ def save_model(student: SpeechLM, recipe: Recipe, stage: str, out: Path, ranks: 
             state[name] = gathered.detach().cpu()
     if not ranks.is_main:
         return
-    student.save_pretrained(out, state_dict=state)
-    new_processor(recipe).save_pretrained(out)
-    write_json(out / "salad.json", {"stage": stage, "recipe": recipe.model_dump(mode="json")})
+    try:
+        with folder_atomic(out) as fresh:
+            student.save_pretrained(fresh, state_dict=state)
+            new_processor(recipe).save_pretrained(fresh)
+            write_json(fresh / "salad.json", {"stage": stage, "recipe": recipe.model_dump(mode="json")})
+            write_card(fresh, data_bill(recipe, stage, training))
+    except OSError as error:
+        raise CheckpointError(f"{out} could not be written ({error}); free space and run again to go on.") from error
 
 
 def new_processor(recipe: Recipe) -> SpeechLMProcessor:

@@ -50,8 +50,10 @@ def distill(
     ranks: Ranks = ALONE,
     keep: dict[int, str] | None = None,
     optimizer_from: Path | None = None,
-) -> None:
+) -> list[dict[str, Any]]:
     """Distill the text LLM into the student over a stream, watched and logged; the curve goes to OUT/curve.json.
+
+    Gives the curve's rows.
 
     All ranks call it; under FSDP2 the student's parameters are shards afterwards.
 
@@ -95,6 +97,7 @@ def distill(
         rows = follow(steps, stage, settings.steps, look, recipe, out, progress, ranks)
     if ranks.is_main:
         write_json(out / "curve.json", rows)
+    return rows
 
 
 def _look(watch: Watch, student: SpeechLM, teacher: Teacher | None, step: int) -> WatchReport:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.assets import resolve
+from salad.card.licence import licence_of_model
 from salad.files import read_jsonl, write_json, write_jsonl
 from salad.interleave.utterances import SpeechCorpus
 from salad.measure.cascade import transcripts
@@ -17,9 +18,10 @@ from salad.model.encoder import load_encoder
 from salad.model.encoders.speech_encoder import SpeechEncoder
 from salad.natural_speech import aligned_folders, corpora, hold_out, is_prepared, prepare_human
 from salad.recipe import Recipe
-from salad.run import Progress, Run
+from salad.run import Progress, Run, report_of
 from salad.speech.align import align_folder
-from salad.speech.prepared import Rejected, kind_of, read_cuts, stream_cuts, text_of
+from salad.speech.corpora.hub import NOT_STATED
+from salad.speech.prepared import Rejected, kind_of, read_cuts, read_info, stream_cuts, text_of
 from salad.speech.recognize import Recognizer
 from salad.stage_two import cluster
 from salad.synthesize.pool import synthesize
@@ -108,7 +110,12 @@ def speak(run: Run, progress: Progress) -> dict[str, Any]:
 
 def run_synthesize(run: Run, progress: Progress) -> dict[str, Any]:
     """The selected texts of both arms, spoken, aligned and encoded."""
-    return _speak_and_encode(run, {arm: read_texts(run.path("selected", f"{arm}.jsonl")) for arm in ARMS}, {}, progress)
+    chosen = {arm: read_texts(run.path("selected", f"{arm}.jsonl")) for arm in ARMS}
+    report = _speak_and_encode(run, chosen, {}, progress)
+    budget_s = report_of(run, "select")["budget_s"]
+    for arm, gamma in zip(ARMS, (run.recipe.stage_two.gamma, 0.0), strict=True):
+        _note(run.path("spoken", arm), {"selection": {"gamma": gamma, "budget_s": budget_s}})
+    return report
 
 
 # --- where things lie, and how steps report -------------------------------------------------------------------------
@@ -166,10 +173,17 @@ def _speak_and_encode(
         report["rejected"] += counts(f"synthesis of {name}", unspoken)
         report["rejected"] += _align_folder(run, name, out, out, progress)["rejected"]
         report["seconds"][name] = sum(cut.duration for cut in read_cuts(out))
+        licences = [*dict.fromkeys(text.licence for text in part), licence_of_model(run.recipe.voice) or NOT_STATED]
+        _note(out, {"licence": f"texts: {', '.join(licences[:-1])}; voice: {licences[-1]}"})
     spoken = {name: run.path("spoken", name) for name in texts}
     for name, there in {**spoken, **also_encode}.items():
         report["rejected"] += _encode_folder(name, there, encoder, progress)
     return report
+
+
+def _note(folder: Path, known: dict[str, Any]) -> None:
+    """Have the card know it, too: what info.json says of a prepared folder goes into the data bill."""
+    write_json(folder / "info.json", {**read_info(folder), **known})
 
 
 def _encode_folder(name: str, there: Path, encoder: SpeechEncoder, progress: Progress) -> list[dict[str, Any]]:

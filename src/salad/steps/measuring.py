@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from salad.card.page import add_results
 from salad.distill.teacher import teacher_for
 from salad.files import read_json, write_json
 from salad.interleave.builder import SequenceBuilder
@@ -89,6 +90,8 @@ def results_step(steps: Sequence[Step]) -> Any:
         }
         results = assemble(run.recipe, run.folder, rows, reports(run, steps), wall_s(run, steps))
         write_json(run.path("results.json"), results)
+        for arm in results["arms"]:
+            add_results(_model_of(run, arm["name"]), arm, results["conditions"], results["topline"])
         progress(1, 2, "report.html")
         write_report(run.path("results.json"), run.path("report.html"))
         progress(2, 2)

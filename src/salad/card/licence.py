@@ -1,0 +1,60 @@
+"""What a licence asks of who passes a model on, as far as its name tells."""
+
+from __future__ import annotations
+
+import re
+
+from salad.assets import ASSETS, HUB_NAME, resolve
+from salad.errors import AssetError
+from salad.speech.corpora.hub import NOT_STATED, is_non_commercial
+
+TERMS = {
+    "non-commercial": "forbids commercial use",
+    "share-alike": "asks that what is made from it is passed on under the same licence",
+    "no derivatives": "forbids passing on what is made from it",
+    "not stated": "is not stated: find out before you pass anything on",
+}
+
+
+def terms_of(licence: str | None) -> list[str]:
+    """The keys of `TERMS` that hold for a licence as corpora and cards write it; none stated is a term, too.
+
+    A name can't tell all that a licence asks; what is found here is what must not be overlooked.
+    """
+    if licence is None or licence.strip().lower() in ("", NOT_STATED, "unknown", "other"):
+        return ["not stated"]
+    words = re.findall(r"[a-z]+", licence.lower())
+    run = "".join(words)
+    found = []
+    if is_non_commercial(licence) or "nc" in words or "noncommercial" in run:
+        found.append("non-commercial")
+    if "sa" in words or "sharealike" in run:
+        found.append("share-alike")
+    if "nd" in words or "noderiv" in run:
+        found.append("no derivatives")
+    return found
+
+
+def licence_of_model(name: str) -> str | None:
+    """The licence of a model by its name in the recipe: an asset's, or what the card in its folder states."""
+    if name in ASSETS:
+        return ASSETS[name].licence
+    try:
+        folder = resolve(name)
+    except AssetError:  # a program, such as espeak-ng
+        return None
+    if not (folder / "README.md").is_file():
+        return None
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
+    try:
+        stated = ModelCard.load(folder / "README.md").data.to_dict().get("license")
+    except (YAMLError, ValueError):
+        return None
+    return ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated) if stated else None
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a model's name is one on the Hugging Face hub."""
+    return name not in ASSETS and HUB_NAME.fullmatch(name) is not None and not name.startswith((".", "/"))

@@ -1,0 +1,249 @@
+"""The model card as Hugging Face shows it: README.md in the model's folder, drawn from its data bill.
+
+    README.md         front matter and tables
+    data_bill.json    the same for programs
+
+Both are written beside a model that is saved; what is measured of it later is added to both. The weights are not
+touched by either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from salad.card.bill import BILL_NAME, Bill, read_bill
+from salad.card.licence import TERMS, is_hub_name
+from salad.files import read_json, write_atomic, write_json
+from salad.model.saved import HASHES_NAME, WEIGHTS_NAME
+
+CARD_NAME = "README.md"
+PAPER = "[arXiv 2510.13632](https://arxiv.org/abs/2510.13632)"
+SPEECH_HEAD = ("speech", "utterances", "there", "heard", "sequences", "epochs", "tokens read", "licence", "SHA-256")
+TEXT_HEAD = ("text", "texts", "sequences", "epochs", "tokens read", "licence", "SHA-256")
+UNDER_WAY = (
+    "How far a checkpoint has come, and what was drawn until then, stands in its `state.json` (`reports`, `drawn`)."
+)
+METRICS = {
+    "misalignment_nats": "M, misalignment: what it hears against what it reads (nats)",
+    "hearing_nats": "hearing: M of swapped audio − M (nats)",
+    "misalignment_human_nats": "M on human speech (nats)",
+    "forgetting_nats": "F, forgetting on text (nats)",
+}
+
+
+def write_card(folder: Path, bill: Bill) -> None:
+    """Put the card and the bill beside a model that lies in `folder`, or is about to."""
+    hashes = folder / HASHES_NAME
+    if hashes.is_file():
+        bill = bill | {"weights_sha256": read_json(hashes)[WEIGHTS_NAME]}
+    write_json(folder / BILL_NAME, bill)
+    write_atomic(folder / CARD_NAME, model_card(bill))
+
+
+def add_results(
+    folder: Path, arm: Mapping[str, Any], conditions: Mapping[str, Any], topline: Mapping[str, Any]
+) -> None:
+    """Add what was measured of the model in `folder` to its card: its arm of results.json, and what M holds within."""
+    kept = {name: arm[name] for name in (*METRICS, "hears", "task") if name in arm}
+    results = kept | {"conditions": dict(conditions), "topline": dict(topline)}
+    write_card(folder, read_bill(folder) | {"results": results})
+
+
+def model_card(bill: Bill) -> str:
+    """The card as Markdown with its front matter."""
+    parts = [
+        f"---\n{yaml.safe_dump(_front_matter(bill), sort_keys=False, allow_unicode=True)}---",
+        f"# {bill['name']}: {bill['stage'].replace('_', ' ')}",
+        _summary(bill),
+        "## Licences of what went in\n\n" + "\n".join(_licences(bill)),
+        *[_stage(part) for part in bill["training"]],
+        "## Models that went in\n\n" + _table(("role", "name", "licence", "SHA-256"), map(_model, bill["models"])),
+        "## Measured\n\n" + _measured(bill["results"]),
+        "## Where it departs from the paper\n\n" + _list(bill["deviations"] or ["Nowhere that its recipe tells."]),
+        _made(bill),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(bill: Bill) -> dict[str, Any]:
+    names = [source["name"] for source in _sources(bill)]
+    languages = {source["language"] for source in _sources(bill) if source.get("language")}
+    llm = bill["recipe"]["model"]["llm"]
+    return {
+        "library_name": "transformers",
+        **({"base_model": llm} if is_hub_name(llm) else {}),
+        "license": "other",
+        "license_name": "see-the-licences-of-what-went-in",
+        "license_link": CARD_NAME,
+        "language": sorted(languages) or ["en"],
+        "tags": ["speech", "audio", "spoken-language-model", "salad"],
+        "datasets": [name for name in dict.fromkeys(names) if is_hub_name(name)],
+    }
+
+
+def _sources(bill: Bill) -> list[Bill]:
+    return [source for part in bill["training"] for source in part["sources"]]
+
+
+def _summary(bill: Bill) -> str:
+    settings = bill["recipe"]["model"]
+    if not bill["training"]:
+        made = "Nothing of it is trained yet: it reads as its text LLM does, and does not hear."
+    elif not bill["training"][-1]["steps"]:
+        made = f"Its training is under way, or was stopped. {UNDER_WAY}"
+    else:
+        heard, scored = (sum(part[key] for part in bill["training"]) for key in ("hours_heard", "num_scored_positions"))
+        made = (
+            f"It was trained for {sum(part['steps'] for part in bill['training'])} steps, in which it heard "
+            f"{_hours(heard)} of speech and was taught at {scored:,} positions."
+        )
+    return (
+        f"The text LLM `{settings['llm']}` with ears: the frozen encoder `{settings['encoder']}` and an adapter, made "
+        f"with salad after the paper {PAPER}. {made}\n\n"
+        "```python\nfrom salad import SpeechLM\n\nmodel = SpeechLM.from_pretrained(FOLDER)\n```\n\n"
+        f"`{BILL_NAME}` has all of this for programs."
+    )
+
+
+def _licences(bill: Bill) -> Iterator[str]:
+    """The terms that must not be overlooked, then every licence."""
+    for term, meaning in TERMS.items():
+        bound = [entry for entry in bill["licences"] if term in entry["terms"]]
+        for entry in bound:
+            said = f" ({entry['licence']})" if entry["licence"] else ""
+            yield f"> **{term.capitalize()}.** The licence of {', '.join(entry['of'])}{said} {meaning}.\n>"
+    yield ""
+    yield _table(
+        ("licence", "of"), ((entry["licence"] or "not stated", ", ".join(entry["of"])) for entry in bill["licences"])
+    )
+    yield "\nWhich of these bind a model that was trained on the data is for you to find out; this is no legal advice."
+
+
+def _stage(part: Bill) -> str:
+    speech = [source for source in part["sources"] if source["kind"] != "text"]
+    texts = [source for source in part["sources"] if source["kind"] == "text"]
+    ends = "" if part["steps"] == part["of_steps"] else f" of {part['of_steps']}"
+    lines = [
+        f"## Data of {part['stage'].replace('_', ' ')}",
+        f"{part['steps']}{ends} steps, seed {part['seed']}: {part['num_sequences']:,} sequences; the student heard "
+        f"{part['num_speech_positions']:,} positions ({_hours(part['hours_heard'])}), read "
+        f"{part['num_text_positions']:,}, and carried loss at {part['num_scored_positions']:,}.",
+    ]
+    if part["warm_start"] is not None:
+        warm = part["warm_start"]
+        lines.append(
+            f"Before that, the adapter alone had a warm start ({warm['kind']}, {warm['steps']} steps, at most "
+            f"{_hours(warm['hours_at_most'])}) on the same speech."
+        )
+    if speech:
+        lines.append(_table(SPEECH_HEAD, map(_speech_row, speech)))
+    if texts:
+        lines.append(_table(TEXT_HEAD, map(_text_row, texts)))
+    lines += [_selected(source) for source in speech if "selection" in source]
+    return "\n\n".join(lines)
+
+
+def _speech_row(source: Bill) -> tuple[str, ...]:
+    return (
+        source["name"] + (f" ({source['voice']})" if "voice" in source else ""),
+        f"{source['num_items']:,}",
+        _hours(source["hours"]),
+        _hours(source["hours_heard"]),
+        f"{source['num_sequences']:,}",
+        f"{source['epochs']:.2f}",
+        f"{source['num_text_positions']:,}",
+        "; ".join(_origin(origin, _hours(origin["hours"]), len(source["origins"])) for origin in source["origins"]),
+        _short(source.get("cuts_sha256")),
+    )
+
+
+def _text_row(source: Bill) -> tuple[str, ...]:
+    return (
+        source["name"],
+        f"{source['num_items']:,}",
+        f"{source['num_sequences']:,}",
+        f"{source['epochs']:.2f}",
+        f"{source['num_text_positions']:,}",
+        "; ".join(_origin(o, f"{o['num_items']:,}", len(source["origins"])) for o in source["origins"]) or "not stated",
+        _short(source.get("sha256")),
+    )
+
+
+def _origin(origin: Bill, size: str, of: int) -> str:
+    return (origin["licence"] or "not stated") + (f" ({size})" if of > 1 else "")
+
+
+def _selected(source: Bill) -> str:
+    chosen = source["selection"]
+    how = f"by misalignment to the power {chosen['gamma']:g}" if chosen["gamma"] else "uniformly"
+    return (
+        f"The texts of the synthetic speech were drawn {how}, to a budget of {_hours(chosen['budget_s'] / 3600)}, and "
+        f"spoken by {source['voice']}."
+    )
+
+
+def _model(model: Bill) -> tuple[str, ...]:
+    hashes = model.get("sha256") or {"": model.get("fingerprint")}
+    told = ", ".join(f"{name} {_short(value)}".strip() for name, value in hashes.items())
+    return (model["role"], model["name"], model["licence"] or "not stated", told)
+
+
+def _measured(results: Mapping[str, Any] | None) -> str:
+    if results is None:
+        return "Not yet."
+    rows = [(told, _estimate(results[name])) for name, told in METRICS.items() if results.get(name)]
+    task = results.get("task") or {}
+    rows += [
+        (f"accuracy, {kind}", _estimate(task[kind], percent=True)) for kind in ("speech", "text") if task.get(kind)
+    ]
+    rows.append(("accuracy of the text LLM on text", _estimate(results["topline"], percent=True)))
+    within = results["conditions"]
+    broad, human = within["broad"], within["human"]
+    deaf = "" if results.get("hears", True) else " **It is deaf**: its hearing is not above 0."
+    return (
+        _table(("", "value [95 % interval], n"), rows)
+        + f"\n\nPolicy {within['policy']}; broad texts: {broad['corpus']}, spoken by {broad['voice']}; human speech: "
+        f"{human['corpus']}. M holds within these alone.{deaf}"
+    )
+
+
+def _estimate(estimate: Mapping[str, Any], percent: bool = False) -> str:
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    shown = [f"{x:.1%}" if percent else f"{x:.3f}" for x in (value, low, high)]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}], {estimate['n']:,}"
+
+
+def _made(bill: Bill) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in bill["versions"].items())
+    weights = f"\n\nSHA-256 of `{WEIGHTS_NAME}`: `{bill['weights_sha256']}`" if "weights_sha256" in bill else ""
+    recipe = yaml.safe_dump(bill["recipe"], sort_keys=False, allow_unicode=True)
+    return (
+        f"## How it was made\n\nSeed {bill['seed']}; {versions}.{weights}\n\n"
+        f"<details><summary>The recipe</summary>\n\n```yaml\n{recipe}```\n\n</details>"
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _hours(hours: float) -> str:
+    """Hours with as many digits as they are worth: 0.0123 h, 4.18 h, 141,612 h."""
+    return f"{hours:,.0f} h" if hours >= 100 else f"{hours:.3g} h"
+
+
+def _short(digest: str | None) -> str:
+    return f"`{digest[:12]}`" if digest else ""
