@@ -57,8 +57,8 @@ def stream():
     )
 
 
-def training(train_llm, parallel, folder, ranks, until=STEPS):
-    """Train up to and including step `until`, whose checkpoint is written; the student, the teacher, the reports."""
+def begin(train_llm, parallel, folder, ranks):
+    """The student, the teacher, and the reports of a training as it goes on."""
     student, teacher = student_and_teacher(train_llm)
     own = stream()
     reports = train(
@@ -71,7 +71,13 @@ def training(train_llm, parallel, folder, ranks, until=STEPS):
         engine=EngineSettings(parallel=parallel, keep_checkpoints=9),
         ranks=ranks,
     )
-    return student, teacher, [asdict(report) for report in itertools.islice(reports, until)]
+    return student, teacher, map(asdict, reports)
+
+
+def training(train_llm, parallel, folder, ranks, until=STEPS):
+    """Train up to and including step `until`, whose checkpoint is written; the student, the teacher, the reports."""
+    student, teacher, reports = begin(train_llm, parallel, folder, ranks)
+    return student, teacher, list(itertools.islice(reports, until))
 
 
 def alike(curve, expected):
