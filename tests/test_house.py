@@ -34,6 +34,7 @@ ORDER = (
     "model",
     "interleave",
     "distill",
+    "plan",
     "measure",
     "select",
     "report",

@@ -9,8 +9,6 @@ are alike, so models of a few layers say what any number of them needs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import accumulate
 from typing import Any
@@ -27,14 +25,14 @@ from salad.model.config import SpeechLMConfig
 from salad.model.sizes import on_meta
 from salad.model.speech_lm import SpeechLM
 from salad.plan.live import LiveBytes
+from salad.recipe import AdapterSettings
 
 PLANNED = "planned"
-FEW_LAYERS = (2, 4)
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A window: its documents' lengths in the student's positions, its speech spans in encoder frames, its loss."""
+    """A window: its documents' lengths in positions, its speech spans in encoder frames, its positions with loss."""
 
     lengths: tuple[int, ...]
     span_frames: tuple[int, ...]
@@ -98,20 +96,36 @@ def passes(
         sharded: whether weights are gathered by FSDP2 in the type that is computed in; gathered weights don't count.
         loss: what the objective takes.
     """
-    num_layers = config.text_config.num_hidden_layers
-    few = sorted({min(count, num_layers) for count in FEW_LAYERS})
-    found = [astuple(_run(_cut(config, count), batch, kind, checkpointing, sharded, loss)) for count in few]
-    if len(few) == 1:
-        return Passes(*found[0])
-    more = (num_layers - few[1]) / (few[1] - few[0])
-    return Passes(*(large + more * (large - small) for small, large in zip(*found, strict=True)))
+    llm, stack = config.get_text_config().num_hidden_layers, _stack_layers(config)
+
+    def few(llm_layers: int, stack_layers: int) -> tuple[float, ...]:
+        cut = _cut(config, llm_layers, stack_layers)
+        return astuple(_run(cut, batch, kind, checkpointing, sharded, loss))
+
+    one = min(1, stack)
+    base = few(1, one)
+    per_layer = [more - less for more, less in zip(few(2, one), base, strict=True)]
+    per_stack_layer = [0.0] * len(base)
+    if stack > 1:
+        per_stack_layer = [more - less for more, less in zip(few(1, 2), base, strict=True)]
+    found = zip(base, per_layer, per_stack_layer, strict=True)
+    return Passes(*(least + (llm - 1) * own + (stack - one) * other for least, own, other in found))
 
 
-def _cut(config: SpeechLMConfig, num_layers: int) -> SpeechLMConfig:
+def _stack_layers(config: SpeechLMConfig) -> int:
+    settings = AdapterSettings(**config.adapter)
+    return 0 if settings.kind == "mlp" else settings.num_layers
+
+
+def _cut(config: SpeechLMConfig, llm_layers: int, stack_layers: int) -> SpeechLMConfig:
     config = copy.deepcopy(config)
-    config.text_config.num_hidden_layers = num_layers
-    if getattr(config.text_config, "layer_types", None):
-        config.text_config.layer_types = config.text_config.layer_types[:num_layers]
+    llm = config.get_text_config()
+    llm.num_hidden_layers = llm_layers
+    if getattr(llm, "layer_types", None):
+        llm.layer_types = llm.layer_types[:llm_layers]
+    if stack_layers:  # the paper's stack with fewer layers is a stack
+        kind = "conv" if config.adapter["kind"] == "conv" else "stack"
+        config.adapter |= {"kind": kind, "num_layers": stack_layers}
     return config
 
 
@@ -125,8 +139,11 @@ def _run(
             part.config._attn_implementation = PLANNED
     if checkpointing:
         student.checkpoint_activations()
+    if narrow and sharded:
+        student.language_model.to(torch.bfloat16)  # type: ignore[arg-type]  # transformers' wrapper of nn.Module.to
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _make_fake(student, torch.bfloat16 if narrow and sharded else None)
+        student.to_empty(device="cpu")
+        student.language_model.tie_weights()
         student.train()
         there = [*student.parameters(), *student.buffers()]
         for parameter in student.parameters():
@@ -134,20 +151,14 @@ def _run(
                 parameter.grad = torch.empty_like(parameter)
                 there.append(parameter.grad)
         live = LiveBytes(there)
-        with live, _autocast(narrow):
+        with live, torch.autocast("cpu", torch.bfloat16, enabled=narrow):  # fake tensors are the CPU's
             return _passes(student, batch, _Documents.of(batch.lengths, kind), live, loss)
-
-
-@contextmanager
-def _autocast(narrow: bool) -> Iterator[None]:
-    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):  # fake tensors are the CPU's
-        yield
 
 
 def _passes(student: SpeechLM, batch: MicroBatch, documents: _Documents, live: LiveBytes, loss: Loss) -> Passes:
     hidden = student.table_VH.shape[1]
     compute = torch.bfloat16 if student.dtype == torch.bfloat16 else student.table_VH.dtype
-    teacher_NH = torch.empty(batch.num_scored, hidden, dtype=compute)
+    teacher_NH = torch.empty(batch.num_scored, hidden, dtype=compute)  # the teacher has read before
     embedded = _embedded(student, batch)
     output = student.language_model.get_decoder()(
         inputs_embeds=embedded,
@@ -169,7 +180,7 @@ def _passes(student: SpeechLM, batch: MicroBatch, documents: _Documents, live: L
 
     embedded.register_hook(layers_done)
     del embedded
-    value = _Loss.apply(student_NH, student.head_VH, loss)
+    value = _Loss.apply(student_NH, student.head_VH, teacher_NH, loss)
     in_loss, live.peak = live.peak, live.live
     value.backward()
     return Passes(kept, forward, in_loss, between[0], live.peak)
@@ -189,19 +200,11 @@ def _embedded(student: SpeechLM, batch: MicroBatch) -> Tensor:
     return embedded.masked_scatter(placeholder[..., None], valid.to(embedded.dtype))
 
 
-def _make_fake(student: SpeechLM, llm_dtype: torch.dtype | None) -> None:
-    """Parameters and buffers as fake tensors of the CPU, tied ones tied again."""
-    student.to_empty(device="cpu")
-    student.language_model.tie_weights()
-    if llm_dtype is not None:
-        student.language_model.to(llm_dtype)  # type: ignore[arg-type]  # transformers' wrapper of nn.Module.to
-
-
 class _Loss(torch.autograd.Function):
     """The objective's memory: its workspace in the forward pass, its gradients until the backward pass has them."""
 
     @staticmethod
-    def forward(ctx: Any, student_NH: Tensor, head_VH: Tensor, loss: Loss) -> Tensor:
+    def forward(ctx: Any, student_NH: Tensor, head_VH: Tensor, _teacher_NH: Tensor, loss: Loss) -> Tensor:
         wanted = [student_NH, head_VH] if loss.trains_head else [student_NH]
         ctx.dtypes = [like.dtype for like in wanted]
         ctx.gradients = [torch.empty(like.shape, dtype=torch.float32) for like in wanted]
@@ -212,7 +215,7 @@ class _Loss(torch.autograd.Function):
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
         hidden, *head = (grown.to(dtype) for grown, dtype in zip(gradients, ctx.dtypes, strict=True))
-        return hidden, head[0] if head else None, None
+        return hidden, head[0] if head else None, None, None
 
 
 @dataclass(frozen=True)
