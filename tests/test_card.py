@@ -70,7 +70,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     home = tmp_path_factory.mktemp("trained")
     nc, by = "CC BY-NC 4.0", "CC BY 4.0"
     mixed = corpus(home / "mixed", "m", {"corpus": "emilia", "licence": f"{by}; {nc}"}, [nc, by, nc, None, by, nc, by])
-    prompts = corpus(home / "prompts", "p", {"corpus": "prompts", "licence": "CC-BY-SA-3.0"}, [None] * 5)
+    prompts = corpus(
+        home / "prompts", "p", {"corpus": "prompts", "licence": "CC-BY-SA-3.0", "source": "a shelf"}, [None] * 5
+    )
     voice = {"voice": "piper-joe", "voice_fingerprint": "f" * 64, "selection": {"gamma": 5.0, "budget_s": 12.0}}
     chosen = corpus(home / "chosen", "s", {"corpus": "synthesized", **voice}, [None] * 4)
     rng = np.random.default_rng(0)
@@ -183,7 +185,8 @@ def test_what_must_not_be_overlooked_is_called_out(trained: SimpleNamespace) -> 
     assert "> **Non-commercial.** The licence of emilia (CC BY-NC 4.0) forbids commercial use." in card
     assert "> **Share-alike.** The licence of prompts (CC-BY-SA-3.0) asks" in card
     assert "> **Not stated.** The licence of text LLM" in card
-    assert "drawn by misalignment to the power 5, to a budget of 0.00333 h, and spoken by piper-joe." in card
+    assert "drawn by misalignment to the power 5, to a budget of 0.2 min, and spoken by piper-joe." in card
+    assert "Where it is from: prompts from a shelf." in card
     untrained = (trained.one / "untrained" / "README.md").read_text()
     assert "Nothing of it is trained yet" in untrained
     assert "Non-commercial" not in untrained

@@ -144,6 +144,8 @@ def _stage(part: Bill) -> str:
     if texts:
         lines.append(_table(TEXT_HEAD, map(_text_row, texts)))
     lines += [_selected(source) for source in speech if "selection" in source]
+    came = [f"{source['name']} from {source['source']}" for source in speech if source.get("source")]
+    lines += [f"Where it is from: {'; '.join(came)}."] if came else []
     return "\n\n".join(lines)
 
 
@@ -241,7 +243,9 @@ def _list(sentences: Sequence[str]) -> str:
 
 
 def _hours(hours: float) -> str:
-    """Hours with as many digits as they are worth: 0.0123 h, 4.18 h, 141,612 h."""
+    """Hours with as many digits as they are worth: 141,612 h, 4.18 h; below a tenth, minutes: 5.2 min."""
+    if hours < 0.1:
+        return f"{60 * hours:.3g} min"
     return f"{hours:,.0f} h" if hours >= 100 else f"{hours:.3g} h"
 
 
