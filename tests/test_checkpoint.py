@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import resource
 import subprocess
 import sys
 
@@ -33,6 +34,8 @@ STATE = {
     "step": 2,
     "reports": [{"step": 1, "loss_nats": 0.1 + 0.2, "note": "naïve —"}, {"step": 2, "loss_nats": 1e-17}],
 }
+
+NO_ROOM = r"no room for the checkpoint .*: it takes [\d.]+ MB, [\d.,]+ MB are free; nothing half-written was left"
 
 
 def trained(train_llm="lora", seed=0, steps=2, **options):
@@ -239,6 +242,24 @@ def test_loading_executes_nothing(checkpoint, tmp_path, monkeypatch):
             load_checkpoint(checkpoint, *trained())
         (checkpoint / name).write_bytes(original)
     assert not mark.exists()
+
+
+def test_a_file_that_cannot_be_written_leaves_the_older_checkpoints(checkpoint, tmp_path):
+    student, optimizer = trained()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=NO_ROOM):
+            save_checkpoint(tmp_path / step_name(4), student, optimizer, STATE)
+        with pytest.raises(CheckpointError, match=NO_ROOM):
+            save_checkpoint(checkpoint, student, optimizer, {"step": "another"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path) == ["step-00000002"]
+    assert load_checkpoint(checkpoint, student, optimizer) == STATE
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(CheckpointError, match="can't be written"):
+        save_checkpoint(tmp_path / "a file" / "one", student, optimizer, STATE)
 
 
 # --- the newest of several --------------------------------------------------------------------------------------------

@@ -23,7 +23,15 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from salad.distill.checkpoint_folder import checkpoints, newest_checkpoint, prune, step_name, verified, write_state
+from salad.distill.checkpoint_folder import (
+    DamagedError,
+    checkpoints,
+    newest_checkpoint,
+    prune,
+    step_name,
+    verified,
+    write_state,
+)
 from salad.distill.tensor_files import num_bytes, own_pieces, read_into, stored_tensors, write_pieces
 from salad.errors import CheckpointError
 from salad.files import new_folder_beside, put_in_place
@@ -96,7 +104,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: incomplete, damaged, of another format, or another model's.
     """
-    state: dict[str, Any] = verified(folder, ranks)["state"]
+    state: dict[str, Any] = _whole(folder, ranks)["state"]
     _restore_weights(folder, student, ranks)
     _restore_optimizer(folder, student, optimizer, ranks)
     return state
@@ -104,13 +112,13 @@ def load_checkpoint(
 
 def load_weights(folder: Path, student: SpeechLM, ranks: Ranks = ALONE) -> None:
     """Put a checkpoint's weights in place, leaving its optimizer state aside; raises like `load_checkpoint`."""
-    verified(folder, ranks)
+    _whole(folder, ranks)
     _restore_weights(folder, student, ranks)
 
 
 def load_optimizer(folder: Path, student: SpeechLM, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE) -> None:
     """Put a checkpoint's optimizer state in place, leaving its weights aside; raises like `load_checkpoint`."""
-    verified(folder, ranks)
+    _whole(folder, ranks)
     _restore_optimizer(folder, student, optimizer, ranks)
 
 
@@ -161,6 +169,16 @@ def _check_sizes(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
                 f"{path} was written by another rank and is not seen by the main one; all machines must see the run's "
                 "folder (--out) on one shared disk."
             )
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def _whole(folder: Path, ranks: Ranks) -> dict[str, Any]:
+    try:
+        return verified(folder, ranks)
+    except DamagedError as error:
+        raise CheckpointError(f"{error} Put back a copy of it, or train again from one before it.") from None
 
 
 # --- tensors by name --------------------------------------------------------------------------------------------------
