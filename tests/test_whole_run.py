@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from processes import torchrun
 from salad.speech.align import align_folder
 from salad.speech.corpora import debian_prompts, folder
 from salad.speech.prepared import read_cuts, text_of
@@ -136,6 +138,36 @@ def test_measure_and_ask_on_the_run(finished: Path) -> None:
     audio = read_cuts(speech)[0].recording.sources[0].source
     ask = [sys.executable, "-m", "salad", "ask", str(finished), audio, "--max-tokens", "5", "--json"]
     assert "answer" in json.loads(subprocess.run(ask, env=environment(), check=True, capture_output=True).stdout)
+
+
+STAGE_ONE = {"stage_one", "measure_one", "report"}
+
+
+@pytest.mark.parametrize(("parallel", "again"), [("ddp", None), ("fsdp", STAGE_ONE)])
+def test_two_processes_come_to_the_misalignment_of_one(
+    finished: Path, human: str, tmp_path: Path, parallel: str, again: set[str] | None
+) -> None:
+    """All from Stage I on, or the steps named, done again by two processes."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before_training = {"prepare", "align", "cluster", "speak"}
+    for mark in sorted((out / "steps").glob("*.json")):
+        if mark.stem not in before_training if again is None else mark.stem in again:
+            mark.unlink()
+    words = command(human, out, f"--set=engine.parallel={parallel}")
+    process = torchrun(*words[1:])
+    told, err = process.communicate()
+    assert process.returncode == 0, told[-3000:] + err[-3000:]
+    way = {"ddp": "DDP", "fsdp": "FSDP2"}[parallel]
+    assert told.count(f"On 2 processes (gloo, CPU), {way}.") == 1
+    assert told.count("[5/13] stage_one") == 1
+    assert "[1/13]" not in told
+    one, two = (json.loads((run / "results.json").read_text()) for run in (finished, out))
+    assert two["trained_on"]["stage_one"] == {"ranks": 2, "parallel": parallel, "device": "CPU"}
+    assert one["trained_on"]["stage_one"] == {"ranks": 1, "parallel": None, "device": "CPU"}
+    for ours, theirs in zip(two["arms"], one["arms"], strict=True):
+        for key in ("misalignment_nats", "misalignment_human_nats", "forgetting_nats"):
+            assert ours[key]["value"] == pytest.approx(theirs[key]["value"], abs=0.01), (ours["name"], key)
 
 
 @pytest.mark.kill
