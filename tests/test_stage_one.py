@@ -51,8 +51,9 @@ def run(recipe, out, speech=SPOKEN):
     return rejected, told
 
 
-@pytest.mark.parametrize("train_llm", ["full", "lora", "frozen"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("train_llm", "dtype"), [("full", "float32"), ("full", "bfloat16"), ("lora", "bfloat16"), ("frozen", "float32")]
+)
 def test_stage_one_whole(tmp_path, train_llm, dtype):
     folder = tiny.save_llm(tmp_path / "llm")
     base = load_llm(str(folder)).state_dict()
