@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +107,17 @@ def test_a_changed_key_redoes_what_depends_on_it_from_nothing(tmp_path: Path) ->
     assert [s.state for s in states(Run(fewer, tmp_path), journal.steps())] == ["done", "changed", "done"]
     assert go(journal, fewer, tmp_path) == ["item 0", "count"]
     assert sorted(path.name for path in tmp_path.joinpath("count").iterdir()) == ["0"]
+
+
+def test_what_a_killed_run_left_half_written_is_deleted_by_the_next(tmp_path: Path) -> None:
+    go(Journal(), recipe(), tmp_path)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    left = [tmp_path / place / f".tmp-{child.pid}-a" for place in ("", "steps", "count")]
+    for path in left:
+        path.write_text("half")
+    go(Journal(), recipe(), tmp_path)
+    assert not any(path.exists() for path in left)
 
 
 def test_an_interrupted_step_whose_settings_changed_starts_from_nothing(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
 from salad.errors import RecipeError, SaladError
-from salad.files import write_atomic
+from salad.files import sweep, write_atomic
 from salad.marks import Clock, Dependences, Mark, difference, key_of
 from salad.ranks import ALONE, Ranks
 from salad.recipe import Recipe, save_recipe
@@ -166,6 +166,8 @@ def execute(
     if not run.ranks.is_main:
         return _follow(run, steps)
     with _Others(run.ranks) as others, _locked(run):
+        for name in ("", "steps", *(output for step in steps for output in step.outputs)):
+            sweep(run.path(name))  # nobody else writes here now
         write_atomic(run.path("recipe.yaml"), save_recipe(run.recipe))
         expected = dependences(run, steps)
         found = [_state(run.mark(step.name), step, expected[step.name]) for step in steps]
