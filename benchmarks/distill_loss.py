@@ -1,6 +1,6 @@
 """The distillation loss against dense PyTorch, torchtune's chunked loss, Liger and TRL: time, memory, error.
 
-    python benchmarks/distill_loss.py [--json] [--quick] [--vocab V] [--precision P] [--rounds 3] [--threads 2] [--seed 0]
+    python benchmarks/distill_loss.py [--json] [--quick] [--vocab V] [--precision P] [--rounds 3] [--threads 2]
 
 Forward KL from hidden states and heads, forward and backward, with the gradients of the student's hidden states and
 head; a process per variant, rounds interleaved. The ratios are own / dense, so less is better:

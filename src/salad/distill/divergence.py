@@ -83,8 +83,7 @@ def objective_sum(
     """The objective and its parts over N positions; `loss` has gradients for the student's hidden states and head.
 
     Nothing flows into the teacher. An empty selection gives zeros that still reach the student's graph. Under
-    torch.autocast the products are taken in its dtype, whatever the weights'. The gradients are scaled in place and
-    handed out once: no double backward, no second backward through a retained graph.
+    torch.autocast the products are taken in its dtype, whatever the weights'. There is no second derivative.
 
     Args:
         student_NH: last hidden states.
@@ -165,11 +164,19 @@ class _Objective(torch.autograd.Function):
             raise RuntimeError("the distillation objective has no second derivative; leave create_graph=True out.")
         if ctx.gradients is None:
             raise RuntimeError(
-                "the gradient of this distillation objective was taken already (it is scaled in place, not copied); "
-                "call objective_sum again for a second backward pass."
+                "the gradient of this distillation objective was handed out already; for a second backward pass give "
+                "the first one retain_graph=True (it costs a copy of the head's gradient)."
             )
-        gradients, ctx.gradients = ctx.gradients, None
-        return *gradients.scaled(grad_loss), None
+        gradients = ctx.gradients
+        if not _graph_is_kept():
+            ctx.gradients = None
+        return *gradients.scaled(grad_loss, copy=ctx.gradients is not None), None
+
+
+def _graph_is_kept() -> bool:
+    """Whether the running backward pass has retain_graph=True. PyTorch tells itself alone; not known counts as yes."""
+    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return True if asked is None else bool(asked())
 
 
 def _by_logits(block: Block, kl_R: Tensor, setup: _Setup) -> Tensor:

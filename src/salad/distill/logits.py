@@ -207,12 +207,16 @@ class Gradients:
             own = bias[: pair.width]
             own.copy_(gradient_CV.sum(0)) if first else own.add_(gradient_CV.sum(0))
 
-    def scaled(self, factor: Tensor) -> list[Tensor | None]:
-        """All of them times `factor`, in the types of what they are for; the sums are overwritten."""
-        return [
-            None if grown is None else grown.mul_(factor.to(grown.dtype)).to(dtype)
-            for grown, dtype in zip(self.sums, self.dtypes, strict=True)
-        ]
+    def scaled(self, factor: Tensor, copy: bool) -> list[Tensor | None]:
+        """All of them times `factor`, in the types of what they are for; without `copy` the sums are overwritten."""
+        results: list[Tensor | None] = []
+        for grown, dtype in zip(self.sums, self.dtypes, strict=True):
+            if grown is None:
+                results.append(None)
+                continue
+            own = factor.to(grown.dtype)
+            results.append((grown * own if copy else grown.mul_(own)).to(dtype))
+        return results
 
 
 def rowwise_dot(one_RV: Tensor, other_RV: Tensor) -> Tensor:
