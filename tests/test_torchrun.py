@@ -70,6 +70,17 @@ def test_torchrun_starts_all_again(tmp_path, repo, alone):
     alike(curve, alone)
 
 
+def test_sigterm_ends_a_rank_that_waits_for_the_main_one(tmp_path, repo):
+    process = torchrun(str(repo / "tests" / "waiting_job.py"), str(tmp_path))
+    while not (tmp_path / "begun").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    status, _, err = ended(process)
+    assert status != 0
+    assert "closing signal SIGTERM" in err
+    assert "forcefully exiting" not in err  # what torchrun says of a process that is still there after its 30 s
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
