@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,6 +30,7 @@ from salad.interleave.stream import Stream
 from salad.interleave.utterances import SpeechCorpus, Utterance, feature_lookup
 from salad.measure.misalignment import HeardAndSwapped, hearing, misalignment_by_item, per_token
 from salad.measure.statistics import ratio_of_sums
+from salad.model.config import SpeechLMConfig
 from salad.model.flops import StepFlops
 from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
@@ -90,7 +91,7 @@ def warm_step_flops(student: SpeechLM, recipe: Recipe, speech: Sequence[SpeechCo
     clips = [Clip(u.id, u.words, u.features_FE) for corpus in speech for u in corpus]
     with FlopCounterMode(display=False) as counter:
         warm_start(student, load_tokenizer(recipe.model.llm), clips, settings, recipe.seed, "count")
-    return counter.get_total_flops() / COUNTED_STEPS
+    return float(counter.get_total_flops()) / COUNTED_STEPS
 
 
 def distillation_step_flops(student: SpeechLM, run: Run, speech: Sequence[SpeechCorpus]) -> float:
@@ -101,7 +102,7 @@ def distillation_step_flops(student: SpeechLM, run: Run, speech: Sequence[Speech
     weights = [*by_size(usable, 1 - settings.text_frac), settings.text_frac]
     texts = TextCorpus(run.path("texts", "mix.jsonl"))
     stream = Stream.of(builder, usable, texts, weights, settings, student.config.speech_token_id, "stage_one")
-    flops = StepFlops.of(student.config)
+    flops = StepFlops.of(cast("SpeechLMConfig", student.config))
     total = 0.0
     for batch in (batch for step in range(settings.steps) for batch in stream.batches(step)):
         heard = [] if batch.speech_lengths_S is None else batch.speech_lengths_S.tolist()

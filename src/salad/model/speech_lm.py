@@ -212,7 +212,8 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             raise CheckpointError(f"{path / WEIGHTS_NAME} is damaged ({error}); copy or train it again.") from error
         model.load_trained_state(state, str(path))
         model.eval()
-        return model.to(device) if asked is None else model.to(device, asked)
+        nn.Module.to(model, device, asked)  # in place; transformers' own is typed as its base class's
+        return model
 
     # --- how it computes --------------------------------------------------------------------------------------------
 
