@@ -40,7 +40,7 @@ from salad.distill.loop import make_optimizer
 from salad.distill.parallel import objective
 from salad.distill.teacher import SeparateTeacher, Teacher, teacher_for
 from salad.distill.teacher_cache import CachedTeacher, cache_hidden
-from salad.distill.teacher_files import TeacherIdentity, load_head
+from salad.distill.teacher_files import TeacherIdentity
 from salad.distill.teacher_shards import Document
 from salad.errors import AssetError
 from salad.interleave.batch import Batch, collate
@@ -128,7 +128,8 @@ class Bench:
             for item, ids in zip(batch.items, batch.teacher_ids_L.split(batch.teacher_lengths_D.tolist()), strict=True)
         ]
         cache_hidden(lambda: teacher, read, place, identity)
-        return CachedTeacher(place, identity, load_head(self.folder, "float32"))
+        head = teacher.head
+        return CachedTeacher(place, identity, lambda: head)
 
 
 # --- 1. the step ------------------------------------------------------------------------------------------------------

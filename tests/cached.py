@@ -56,7 +56,8 @@ def cache(llm: Path, folder: Path, read: list[Document] | None = None, dtype: st
 
 def opened(llm: Path, folder: Path, dtype: str = "float32", ranks: Ranks = ALONE) -> CachedTeacher:
     """The teacher of that cache."""
-    return CachedTeacher(folder, TeacherIdentity.of(str(llm), dtype), load_head(str(llm), dtype), ranks)
+    head = load_head(str(llm), dtype)
+    return CachedTeacher(folder, TeacherIdentity.of(str(llm), dtype), lambda: head, ranks)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

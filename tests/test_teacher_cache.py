@@ -276,6 +276,7 @@ def test_a_stage_trained_by_it_is_the_same_but_for_rounding(llm, tmp_path, train
         place = tmp_path / "cache"
         teacher = training_teacher(student, recipe, stream, 3, place, lambda *so_far: told.append(so_far))
         assert isinstance(teacher, CachedTeacher) == (kind == "cached") == bool(told)
+        assert (teacher.head_VH.data_ptr() == student.head_VH.data_ptr()) == (train_llm != "full")  # no second head
         with unchanging(teacher):
             reports = list(train(student, teacher, stream.batches, STEPS, lambda _: 1.0, tmp_path / kind))
         curves.append([report.kl_nats for report in reports])

@@ -24,7 +24,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from salad.distill.head import Head
+from salad.distill.head import Head, head_of
 from salad.distill.teacher import Teacher, bytes_of, dtype_name, teacher_for
 from salad.distill.teacher_files import TeacherIdentity, load_head
 from salad.distill.teacher_shards import (
@@ -87,10 +87,11 @@ class DrawnDocuments(Sequence[Document]):
 class CachedTeacher:
     """A teacher that has read already: it answers for the documents in its folder, and needs its head alone."""
 
-    def __init__(self, folder: Path, identity: TeacherIdentity, head: Head, ranks: Ranks = ALONE) -> None:
+    def __init__(self, folder: Path, identity: TeacherIdentity, head: Callable[[], Head], ranks: Ranks = ALONE) -> None:
         """Open the whole sets of `folder`; each rank checks the bytes of a share of the shards.
 
-        Hidden states come on the head's device and in its type.
+        `head` gives the head whenever it is needed: one of its own (`load_head`), or that of a student whose LLM keeps
+        it, wherever that is moved. Hidden states come on its device and in its type.
 
         Raises:
             MissingFileError: there is no cache in the folder.
@@ -99,7 +100,7 @@ class CachedTeacher:
         identity.check(folder / "teacher.json")
         shards = whole_shards(folder)
         refuse_damaged(shards, ranks)
-        self.folder, self.identity, self.head = folder, identity, head
+        self.folder, self.identity, self._head = folder, identity, head
         self._hidden_LH = [shard.hidden() for shard in shards]
         tables = [np.empty((5, 0), np.uint64)]
         for number, shard in enumerate(shards):
@@ -111,6 +112,11 @@ class CachedTeacher:
     def __len__(self) -> int:
         """The number of documents it has read."""
         return int(self._table_5D.shape[1])
+
+    @property
+    def head(self) -> Head:
+        """What turns its hidden states into logits."""
+        return self._head()
 
     @property
     def head_VH(self) -> Tensor:
@@ -195,17 +201,19 @@ def training_teacher(
         return teacher_for(student, kind, ranks.device)
     llm, dtype = student.config.llm, dtype_name(student)
     identity = TeacherIdentity.of(llm, dtype, ranks)
-    head = load_head(llm, dtype, ranks.device)
 
     def reader() -> Teacher:
         made = teacher_for(student.to(ranks.device))  # type: ignore[arg-type]  # transformers' wrapper of .to
-        if not torch.equal(made.head_VH, head.weight_VH):
+        if not torch.equal(made.head_VH.cpu(), load_head(llm, dtype).weight_VH):
             raise CheckpointError(f"the LLM in memory is not {llm!r} as its files are now; start the run anew.")
         return made
 
     documents = DrawnDocuments(stream, steps, also)
     cache_hidden(reader, documents, folder, identity, stream.batch_positions, tell, ranks)
-    return CachedTeacher(folder, identity, head, ranks)
+    if student.config.train_llm != "full":  # the student keeps the head as it was
+        return CachedTeacher(folder, identity, lambda: head_of(student.language_model).detached(), ranks)
+    head = load_head(llm, dtype, ranks.device)
+    return CachedTeacher(folder, identity, lambda: head, ranks)
 
 
 def cache_hidden(
