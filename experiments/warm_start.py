@@ -15,7 +15,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any, cast
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from salad.files import write_json
+from salad.files import read_json, write_json
 from salad.interleave.builder import SequenceBuilder
 from salad.interleave.stream import Stream
 from salad.interleave.utterances import SpeechCorpus, Utterance, feature_lookup
@@ -151,53 +151,60 @@ def estimates(rows: dict[str, HeardAndSwapped], seed: int, num_bootstrap: int) -
     return found
 
 
-def bought(none: HeardAndSwapped, arm: HeardAndSwapped, seed: int, name: str, num_bootstrap: int) -> dict[str, Any]:
-    """M without a warm start minus M with it, paired by item: > 0 where it is lower with it."""
-    differences = [a.kl_nats - b.kl_nats for a, b in zip(none.heard, arm.heard, strict=True)]
-    counts = [row.count for row in none.heard]
-    return ratio_of_sums(differences, counts, seed, f"bought {name}", num_bootstrap).as_json()
+def bought(runs: Sequence[Mapping[str, Any]], row: Mapping[str, Any], seed: int, num_bootstrap: int) -> dict[str, Any]:
+    """M without a warm start minus M with this one, under the same seed, paired by item: > 0 where it is lower with it.
+
+    Empty where there is nothing to compare with.
+    """
+    others = [other for other in runs if other["kind"] == "none" and other["seed"] == row["seed"]]
+    found: dict[str, Any] = {}
+    for name in SETS if others and row["kind"] != "none" else ():
+        pairs = list(zip(others[0]["rows"][name]["heard"], row["rows"][name]["heard"], strict=True))
+        differences = [without["kl_nats"] - own["kl_nats"] for without, own in pairs]
+        counts = [own["count"] for _, own in pairs]
+        found[f"bought_{name}_nats"] = ratio_of_sums(differences, counts, seed, name, num_bootstrap).as_json()
+    return found
 
 
 def main() -> None:
-    """Read the arguments, run the arms while there is time, write and print what they came to."""
+    """Read the arguments, run what is not done yet while there is time, write and print what it came to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a finished run's folder")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of salad run")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--items", type=int, default=60, help="held-out utterances of each set, at most")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=None, help="begin no arm after so many")
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--json", type=Path, default=Path("warm_start.json"), help="what is in it is not done again")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     run = Run(load_recipe(options.run / "recipe.yaml", tuple(options.set)), options.run)
     began, num_bootstrap = time.perf_counter(), run.recipe.measure.num_bootstrap
     arms = arms_of(run)
-    result: dict[str, Any] = {
-        "policy": run.recipe.sequence.policy,
-        "arms": [asdict(arm) for arm in arms],
-        "runs": [],
-    }
+    result: dict[str, Any] = {"recipe": run.recipe.model_dump(mode="json"), "arms": [asdict(a) for a in arms]}
+    done = read_json(options.json) if options.json.is_file() else {**result, "runs": []}
+    if any(done[key] != result[key] for key in result):
+        parser.error(f"{options.json} is of another recipe or budget; give another file.")
     for arm in arms:
         print(f"{arm.kind}: {arm.warm_steps} + {arm.steps} steps, {arm.flops / 1e12:.2f} TFLOP", flush=True)
-    for seed in options.seeds:
-        none: dict[str, HeardAndSwapped] = {}
-        for arm in arms:
-            if options.minutes is not None and time.perf_counter() - began > 60 * options.minutes:
-                print(f"no time left for {arm.kind}, seed {seed}", flush=True)
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                made = train_and_measure(run, arm, seed, options.threads, options.items, Path(folder))
-            rows = made.pop("rows")
-            none = rows if arm.kind == "none" else none
-            row = {"kind": arm.kind, "seed": seed, **made, **estimates(rows, seed, num_bootstrap)}
-            if none and arm.kind != "none":
-                for name in SETS:
-                    row[f"bought_{name}_nats"] = bought(none[name], rows[name], seed, name, num_bootstrap)
-            result["runs"].append(row)
-            print(line(row), flush=True)
-            if options.json is not None:
-                write_json(options.json, result)
+    wanted = [(arm, seed) for seed in options.seeds for arm in arms if arm.kind in options.kinds]
+    for arm, seed in wanted:
+        if any((row["kind"], row["seed"]) == (arm.kind, seed) for row in done["runs"]):
+            continue
+        if options.minutes is not None and time.perf_counter() - began > 60 * options.minutes:
+            print(f"no time left for {arm.kind}, seed {seed}", flush=True)
+            break
+        with tempfile.TemporaryDirectory() as folder:
+            made = train_and_measure(run, arm, seed, options.threads, options.items, Path(folder))
+        rows = made["rows"]
+        row = {"kind": arm.kind, "seed": seed, **made, **estimates(rows, run.recipe.seed, num_bootstrap)}
+        done["runs"].append(row | {"rows": {name: asdict(own) for name, own in rows.items()}})
+        write_json(options.json, done)
+    for row in done["runs"]:
+        row |= bought(done["runs"], row, run.recipe.seed, num_bootstrap)
+        print(line(row), flush=True)
+    write_json(options.json, done)
 
 
 def line(row: dict[str, Any]) -> str:
