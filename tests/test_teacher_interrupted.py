@@ -3,18 +3,23 @@
 import multiprocessing
 import random
 import time
+from functools import partial
 
 import pytest
 
 import cached
 import tiny
 from processes import together
-from salad.distill.teacher import SeparateTeacher
-from salad.distill.teacher_cache import cache_hidden
+from salad.distill.loop import train
+from salad.distill.teacher import SeparateTeacher, unchanging
+from salad.distill.teacher_cache import cache_hidden, training_teacher
 from salad.distill.teacher_files import TeacherIdentity
 from salad.distill.teacher_shards import Document
 from salad.errors import CheckpointError
+from salad.files import read_json, write_json
 from salad.model.llm import load_llm
+from salad.ranks import ALONE
+from salad.recipe import StageSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 fork = multiprocessing.get_context("fork")  # quick; with one thread there is no pool to be missed
@@ -90,7 +95,36 @@ def share(ranks, folder, llm):
         paths[1].write_bytes(kept)
 
 
-def test_ranks_share_the_work_and_all_see_a_damaged_shard(llm, tmp_path):
-    together(share, tmp_path, llm)
+def stage(ranks, folder, llm):
+    """Train by cached hidden states, what is trained and how it is spread both ways; the curves as JSON."""
+    curves = {}
+    for train_llm, parallel in (("lora", "fsdp"), ("full", "fsdp"), ("lora", "ddp")):
+        student = cached.student(llm, train_llm)
+        recipe = cached.recipe(llm, "cached", train_llm)
+        engine = recipe.engine.model_copy(update={"parallel": parallel})
+        steps = StageSettings(steps=2, batch_sequences=6, micro_batch_positions=2048)
+        stream = cached.stream(student, steps)
+        place = folder / f"{train_llm}-{parallel}-{ranks.world}"
+        teacher = training_teacher(student, recipe, stream, 2, place / "teacher", None, ranks)
+        batches = partial(stream.batches, rank=ranks.rank, world=ranks.world)
+        with unchanging(teacher, ranks):
+            trained = train(student, teacher, batches, steps, lambda _: 1.0, place, engine=engine, ranks=ranks)
+            curves[f"{train_llm} {parallel}"] = [report.kl_nats for report in trained]
+    if ranks.is_main:
+        write_json(folder / f"{ranks.world}.json", curves)
+
+
+def both(ranks, folder, llm):
+    share(ranks, folder, llm)
+    stage(ranks, folder, llm)
+
+
+@pytest.mark.slow
+def test_ranks_share_the_work_train_by_it_and_all_see_a_damaged_shard(llm, tmp_path):
+    together(both, tmp_path, llm)
+    stage(ALONE, tmp_path, llm)
+    expected = read_json(tmp_path / "1.json")
+    for name, curve in read_json(tmp_path / "2.json").items():
+        assert curve == pytest.approx(expected[name], rel=1e-4), name
     cached.cache(llm, tmp_path / "once")
     assert cached.files_of(tmp_path / "shared") == cached.files_of(tmp_path / "once")
