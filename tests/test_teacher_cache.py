@@ -19,6 +19,7 @@ from salad.distill.teacher_files import TeacherIdentity, load_head
 from salad.distill.teacher_shards import Document, refuse_without_room
 from salad.errors import CheckpointError, MissingFileError, NonFiniteError, RecipeError
 from salad.files import read_json
+from salad.measure.watch import Watch
 from salad.model.llm import load_llm
 from salad.recipe import StageSettings
 
@@ -282,6 +283,18 @@ def test_a_stage_trained_by_it_is_the_same_but_for_rounding(llm, tmp_path, train
         curves.append([report.kl_nats for report in reports])
     assert curves[1] == pytest.approx(curves[0], rel=2e-3 if dtype == "float32" else 1e-2)
     assert curves[0] != curves[1] or dtype == "bfloat16"  # of which nothing is lost
+
+
+def test_forgetting_is_watched_by_it(llm, tmp_path):
+    student = tiny.move(cached.student(llm))
+    recipe = cached.recipe(llm, "cached")
+    held_out = [tiny.utterance(f"h{i}", 12) for i in range(8)]
+    watch = Watch(tiny.builder(), held_out, recipe)
+    watched = [Document(text.item, text.teacher_ids) for text in watch.texts]
+    teacher = training_teacher(student, recipe, cached.stream(student, STEPS), 1, tmp_path, also=watched)
+    kept, exact = (watch(1, student, by).forgetting_nats.value for by in (teacher, LoraOffTeacher(student)))
+    assert kept == pytest.approx(exact, abs=1e-3)
+    assert kept != exact
 
 
 def test_an_llm_that_is_not_what_it_is_named_after_teaches_nothing(llm, tmp_path):

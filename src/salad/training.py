@@ -21,6 +21,7 @@ from salad.distill.loop import StepReport, train
 from salad.distill.meter import Meter, Speed, peak_flops, peak_memory_gib, speed_of
 from salad.distill.teacher import Teacher, unchanging
 from salad.distill.teacher_cache import training_teacher
+from salad.distill.teacher_shards import Document
 from salad.distill.tracker import Tracker, open_tracker
 from salad.files import read_jsonl, write_json, write_jsonl
 from salad.interleave.batch import Batch
@@ -72,12 +73,11 @@ def distill(
         optimizer_from: a checkpoint whose optimizer state is taken over.
     """
     cached = recipe.engine.teacher == "cached"
-    teacher = training_teacher(student, recipe, stream, settings.steps, out / "teacher", progress, ranks)
-    look: Look | None = None
-    if recipe.engine.watch_every:
-        watch = Watch(stream.builder, held_out, recipe)
-        reads = None if cached else teacher  # a cache knows nothing of held-out texts
-        look = partial(_look, watch, student, reads)
+    watch = Watch(stream.builder, held_out, recipe) if recipe.engine.watch_every else None
+    watched = [Document(text.item, text.teacher_ids) for text in watch.texts] if watch else []
+    cache = out.parent / "teacher_cache"  # of all stages of a run
+    teacher = training_teacher(student, recipe, stream, settings.steps, cache, progress, ranks, watched)
+    look = partial(_look, watch, student, teacher) if watch else None
     flops = StepFlops.of(cast("SpeechLMConfig", student.config), cached_teacher=cached)
     steps = train(
         student,
@@ -100,7 +100,7 @@ def distill(
     return rows
 
 
-def _look(watch: Watch, student: SpeechLM, teacher: Teacher | None, step: int) -> WatchReport:
+def _look(watch: Watch, student: SpeechLM, teacher: Teacher, step: int) -> WatchReport:
     return watch(step, student, teacher)
 
 
