@@ -129,6 +129,19 @@ def test_an_interrupted_step_whose_settings_changed_starts_from_nothing(tmp_path
     assert go(journal, recipe(name="b"), tmp_path) == ["words", "item 0", "item 1", "item 2", "count", "other"]
 
 
+def test_how_a_stage_is_cut_up_and_saved_may_change_and_what_it_learns_may_not(tmp_path: Path) -> None:
+    stage = Step("stage", "", ("stage_one",), (), ("stage",), 1, lambda run, progress: {})
+
+    def state(**changes: Any) -> str:
+        changed = recipe(stage_one=changes) if changes else recipe()
+        return states(Run(changed, tmp_path), [stage])[0].state
+
+    execute(Run(recipe(), tmp_path), [stage], None, announce, lambda *_: None)
+    assert state() == "done"
+    assert state(checkpoint_every=3, micro_batch_positions=4096) == "done"
+    assert state(alpha=0.5) == "changed"
+
+
 def test_only_does_one_step_again_and_needs_what_it_needs(tmp_path: Path) -> None:
     journal = Journal()
     with pytest.raises(RecipeError, match="needs 'words'"):

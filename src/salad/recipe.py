@@ -193,6 +193,9 @@ class OptimizerSettings(Settings):
     clip_norm: Positive = 1.0
 
 
+MAY_CHANGE = ("checkpoint_every", "micro_batch_positions")  # of a stage, between two attempts at it: rounding alone
+
+
 class StageSettings(Settings):
     """What both stages share: the objective, the batch, the length.
 

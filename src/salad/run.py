@@ -23,7 +23,7 @@ from salad.errors import RecipeError, SaladError
 from salad.files import sweep, write_atomic
 from salad.marks import Clock, Dependences, Mark, difference, key_of
 from salad.ranks import ALONE, Ranks
-from salad.recipe import Recipe, save_recipe
+from salad.recipe import MAY_CHANGE, Recipe, save_recipe
 
 LAYOUT = 1  # raised when the files of a run folder change their meaning: older steps are then done again
 
@@ -311,7 +311,8 @@ def _locked(run: Run) -> Iterator[None]:
 
 
 def _at(tree: dict[str, Any], key: str) -> Any:
+    """A recipe key's value, less what may change while a step is begun."""
     node: Any = tree
     for part in key.split("."):
         node = node[part]
-    return node
+    return {k: v for k, v in node.items() if k not in MAY_CHANGE} if isinstance(node, dict) else node

@@ -37,11 +37,10 @@ from salad.interleave.stream import DRAWN
 from salad.interrupts import Interruptible, stopped_by
 from salad.model.speech_lm import SpeechLM
 from salad.ranks import ALONE, Ranks
-from salad.recipe import EngineSettings, OptimizerSettings, StageSettings
+from salad.recipe import MAY_CHANGE, EngineSettings, OptimizerSettings, StageSettings
 
 NAMED_ITEMS = 12  # of a batch that was not finite, in the message; all are in the file it names
 DEFAULT_ENGINE = EngineSettings()
-MAY_CHANGE = {"checkpoint_every", "micro_batch_positions"}  # settings that a resumed run may have other values of
 
 
 @dataclass(frozen=True)
