@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixture
 
 WAYS = [("lora", "ddp"), ("lora", "fsdp"), ("full", "ddp"), ("full", "fsdp"), ("frozen", "ddp"), ("frozen", "fsdp")]
 STEPS, CUT = 6, 3
-CLOSE = 1e-4  # relative, between numbers of ranks, in float32
+CLOSE = 1e-5  # relative, between numbers of ranks, in float32; 3e-7 was measured
 CURVES = ("loss_nats", "divergence_nats", "kl_nats", "nll_nats", "grad_norm")
 SAME = ("step", "count", "positions", "speech_positions")
 
