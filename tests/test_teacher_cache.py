@@ -22,6 +22,7 @@ from salad.files import read_json
 from salad.measure.watch import Watch
 from salad.model.llm import load_llm
 from salad.recipe import StageSettings
+from test_stage_one import recipe_of, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -295,6 +296,20 @@ def test_forgetting_is_watched_by_it(llm, tmp_path):
     kept, exact = (watch(1, student, by).forgetting_nats.value for by in (teacher, LoraOffTeacher(student)))
     assert kept == pytest.approx(exact, abs=1e-3)
     assert kept != exact
+
+
+def test_stage_one_by_a_cached_teacher_is_stage_one(llm, tmp_path):
+    curves = {}
+    for kind in ("auto", "cached"):
+        recipe = recipe_of(llm)
+        engine = recipe.engine.model_copy(update={"teacher": kind, "watch_every": 6})
+        run(recipe.model_copy(update={"engine": engine}), tmp_path / kind / "stage_one")
+        curves[kind] = read_json(tmp_path / kind / "stage_one" / "curve.json")
+        assert (tmp_path / kind / "teacher_cache").is_dir() == (kind == "cached")
+    for exact, kept in zip(curves["auto"], curves["cached"], strict=True):
+        assert kept["kl_nats"] == pytest.approx(exact["kl_nats"], rel=5e-3)
+    watched = [curves[kind][5]["watch"]["forgetting_nats"]["value"] for kind in ("auto", "cached")]
+    assert watched[1] == pytest.approx(watched[0], rel=5e-3)
 
 
 def test_an_llm_that_is_not_what_it_is_named_after_teaches_nothing(llm, tmp_path):
