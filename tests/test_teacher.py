@@ -1,4 +1,4 @@
-"""The frozen text LLM: the same bits as the base LLM whatever the student has learnt, and whatever training does to it."""
+"""The frozen text LLM: the base LLM to the bit whatever the student has learnt, and whatever training does to it."""
 
 import pytest
 import torch
