@@ -111,7 +111,7 @@ def train(
         engine: how it is spread over the ranks and what is recomputed.
         ranks: this process among the others.
         flops_of: the model's arithmetic of a batch, for the reports.
-        warn: told a sentence when a damaged checkpoint is passed over.
+        warn: told a sentence when a damaged checkpoint is passed over, or on which kernel the objective is computed.
 
     Yields:
         A report a step, those of the steps before a resume included, in order.
@@ -122,7 +122,7 @@ def train(
         CheckpointError: a checkpoint is of another model or other settings, or can't be written.
     """
     keep = keep or {}
-    distillation = distribute(student, teacher, settings, engine, ranks)
+    distillation = distribute(student, teacher, settings, engine, ranks, warn)
     optimizer = make_optimizer(student, settings.optimizer)
     reports = _resume(folder, student, optimizer, settings, optimizer_from, ranks, warn)
     for report in list(reports):

@@ -8,7 +8,7 @@ a sum divided by the global count.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -20,7 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from salad.distill.divergence import Sums, objective_sum
-from salad.distill.head import head_of
+from salad.distill.fused import PEERS, Objective, fastest
+from salad.distill.head import check_head, head_of
 from salad.distill.teacher import Teacher
 from salad.interleave.batch import Batch
 from salad.model.speech_lm import SpeechLM
@@ -30,17 +31,19 @@ from salad.recipe import EngineSettings, StageSettings
 FORWARDS = ("last_hidden", "original_hidden")  # the student's ways in that are not called forward
 
 
-def objective(student: SpeechLM, teacher: Teacher, batch: Batch, settings: StageSettings) -> Sums:
+def objective(
+    student: SpeechLM, teacher: Teacher, batch: Batch, settings: StageSettings, sums: Objective = objective_sum
+) -> Sums:
     """alpha x divergence + (1 - alpha) x NLL summed over the matched positions of a batch (paper section 3).
 
-    Matrix products are in the model's dtype; what is trained is kept in float32.
+    Matrix products are in the model's dtype; what is trained is kept in float32. `sums` is who computes it.
     """
     with torch.autocast(batch.targets_N.device.type, torch.bfloat16, enabled=student.dtype == torch.bfloat16):
         teacher_NH = teacher.matched_hidden(batch)
         student_TH = student.last_hidden(
             batch.student_ids_T, batch.student_lengths_D, batch.speech_features_SFE, batch.speech_lengths_S
         )
-        return objective_sum(
+        return sums(
             student_TH[batch.student_positions_N],
             head_of(student.language_model),
             teacher_NH,
@@ -55,25 +58,35 @@ def objective(student: SpeechLM, teacher: Teacher, batch: Batch, settings: Stage
 class Distillation(nn.Module):
     """The objective as the module that DDP wraps. The teacher is no part of it: nothing of it is trained or synced."""
 
-    def __init__(self, student: SpeechLM, teacher: Teacher, settings: StageSettings) -> None:
+    def __init__(
+        self, student: SpeechLM, teacher: Teacher, settings: StageSettings, sums: Objective = objective_sum
+    ) -> None:
         """Of one stage."""
         super().__init__()
+        self.sums = sums
         self.student = student
         self._teacher = (teacher,)  # in a tuple, or its weights would become this module's
         self.settings = settings
 
     def forward(self, batch: Batch) -> Sums:
         """The sums over a batch on this rank's device."""
-        return objective(self.student, self._teacher[0], batch, self.settings)
+        return objective(self.student, self._teacher[0], batch, self.settings, self.sums)
 
 
 def distribute(
-    student: SpeechLM, teacher: Teacher, settings: StageSettings, engine: EngineSettings, ranks: Ranks
+    student: SpeechLM,
+    teacher: Teacher,
+    settings: StageSettings,
+    engine: EngineSettings,
+    ranks: Ranks,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> nn.Module:
     """The student on its device, checkpointed and spread over the ranks as asked; what gives the sums of a batch.
 
-    Call it before the optimizer is made: under FSDP2 the parameters are replaced by their shards.
+    Call it before the optimizer is made: under FSDP2 the parameters are replaced by their shards. On GPUs `tell` hears
+    which kernel computes the objective, and why others don't.
     """
+    check_head(student.language_model)
     if engine.gradient_checkpointing:
         student.checkpoint_activations()
     if ranks.world > 1 and engine.parallel == "fsdp":
@@ -81,12 +94,25 @@ def distribute(
         _shard_teacher(teacher, ranks)
         return Distillation(student, teacher, settings)
     student.to(ranks.device)  # type: ignore[arg-type]  # transformers' wrapper of nn.Module.to
-    distillation = Distillation(student, teacher, settings)
+    distillation = Distillation(student, teacher, settings, _fastest(student, teacher, settings, ranks, tell))
     if ranks.world == 1:
         return distillation
     # Every trained parameter takes part in every pass (SpeechLM.last_hidden), so none has to be looked for.
     devices = [ranks.device] if ranks.device.type == "cuda" else None
     return DistributedDataParallel(distillation, device_ids=devices, broadcast_buffers=False)
+
+
+def _fastest(
+    student: SpeechLM, teacher: Teacher, settings: StageSettings, ranks: Ranks, tell: Callable[[str], None]
+) -> Objective:
+    """The objective that is fastest where the heads are; all ranks take the main one's choice."""
+    heads = head_of(student.language_model).detached(), teacher.head
+    choice = fastest(*heads, settings.alpha, settings.divergence, settings.jsd_beta)
+    name = ranks.from_main(choice.name)
+    if choice.refused:
+        others = "; ".join(f"not {other}: {reason}" for other, reason in choice.refused.items())
+        tell(f"the objective is computed by {name} ({others})")
+    return PEERS.get(name, objective_sum)
 
 
 def _shard(student: SpeechLM, ranks: Ranks) -> None:
