@@ -70,16 +70,16 @@ class Passes:
 def loss_memory(num_scored: int, width: int, hidden: int, narrow: bool, casts_head: bool, kind: str) -> int:
     """Working memory of `salad.distill.divergence.objective_sum` on a device of type `kind`, in bytes (logits.py).
 
-    Two chunks of float32 logits and three blocks of such; products in bfloat16 (`narrow`) take a chunk's gradient in
-    that type on a GPU, float32 tiles of the head on a CPU; a float32 head is cast as a whole (`casts_head`).
+    Two chunks of float32 logits and three blocks of such; one more block while a block is summed up, or, for products in
+    bfloat16 (`narrow`), a chunk's gradient in that type on a GPU, a float32 tile of the head on a CPU. A float32 head is
+    cast as a whole (`casts_head`).
     """
     most = max(1, min(CHUNK[kind], num_scored))
     chunk = -(-num_scored // -(-num_scored // most))
     threads = torch.get_num_threads() if kind == "cpu" else 1
     block = max(1, threads, min(chunk, threads * BLOCK_BYTES[kind] // (4 * width)))
-    taken = 4 * width * (2 * chunk + 3 * block)
-    if narrow:
-        taken += 4 * TILE * hidden if kind == "cpu" else 2 * chunk * width
+    product = (4 * TILE * hidden if kind == "cpu" else 2 * chunk * width) if narrow else 0
+    taken = 4 * width * (2 * chunk + 3 * block) + max(4 * width * block, product)
     return taken + (2 * width * hidden if casts_head else 0)
 
 

@@ -59,10 +59,9 @@ def stage_one_sources(recipe: Recipe, encoder: EncoderSizes) -> list[Source]:
 
 def stage_two_sources(recipe: Recipe, encoder: EncoderSizes) -> list[Source]:
     """Natural speech, selected texts spoken, and text, in equal parts."""
-    words = max(recipe.sequence.min_words, round(recipe.expected.text_words))
     return [
         Source("natural speech", 1 / 3, spoken(recipe, encoder, utterance_words(recipe))),
-        Source("selected speech", 1 / 3, spoken(recipe, encoder, words)),
+        Source("selected speech", 1 / 3, spoken(recipe, encoder, selected_words(recipe, encoder))),
         Source("text", 1 / 3, read(recipe)),
     ]
 
@@ -82,6 +81,14 @@ def utterance_words(recipe: Recipe) -> int:
     return words
 
 
+def selected_words(recipe: Recipe, encoder: EncoderSizes) -> int:
+    """Words of a text that is spoken: as many as expected, or as fit into a sequence; longer ones are left out."""
+    words = max(recipe.sequence.min_words, round(recipe.expected.text_words))
+    while words > recipe.sequence.min_words and not _draws(recipe, encoder, words):
+        words = max(recipe.sequence.min_words, int(0.9 * words))
+    return words
+
+
 def read(recipe: Recipe) -> tuple[Expected, ...]:
     """A text that is read, cut at `max_positions` as the builder cuts it."""
     tokens = round(recipe.expected.text_words * recipe.expected.tokens_per_word)
@@ -95,6 +102,16 @@ def spoken(recipe: Recipe, encoder: EncoderSizes, num_words: int) -> tuple[Expec
     Raises:
         RecipeError: no draw can be trained on.
     """
+    draws = _draws(recipe, encoder, num_words)
+    if not draws:
+        raise RecipeError(
+            f"items of {num_words} words (expected.*) make no sequence of at most sequence.max_positions="
+            f"{recipe.sequence.max_positions} positions with text to predict; shorten them, or lengthen the sequences."
+        )
+    return draws
+
+
+def _draws(recipe: Recipe, encoder: EncoderSizes, num_words: int) -> tuple[Expected, ...]:
     settings, expected = recipe.sequence, recipe.expected
     per_position = recipe.model.adapter.frames_per_position
     rng = generator(0, "plan", num_words)
@@ -109,11 +126,6 @@ def spoken(recipe: Recipe, encoder: EncoderSizes, num_words: int) -> tuple[Expec
         teacher = 1 + round((num_words + follows) * expected.tokens_per_word)
         if scored and student <= settings.max_positions:
             draws.append(Expected(student, teacher, scored, frames, num_words / expected.words_per_s))
-    if not draws:
-        raise RecipeError(
-            f"items of {num_words} words (expected.*) make no sequence of at most sequence.max_positions="
-            f"{settings.max_positions} positions with text to predict; shorten them, or lengthen the sequences."
-        )
     return tuple(draws)
 
 

@@ -22,6 +22,7 @@ from salad.recipe import Recipe
 GIB = 2**30
 CONTEXT_GIB = {"cuda": 1.5, "cpu": 0.0}  # CUDA context, cuBLAS and NCCL
 GATHERED = 3  # layers: the one computed, the next one gathered ahead, and the buffer it comes through
+STAGES = ("stage_one", "stage_two")
 Parallel = Literal["alone", "ddp", "fsdp"]
 
 
@@ -35,14 +36,16 @@ class Way:
     micro_batch_positions: int
     kind: str
 
-    def settings(self) -> dict[str, object]:
-        """The recipe keys that say it."""
-        parallel = {} if self.parallel == "alone" else {"engine.parallel": self.parallel}
-        return {
-            **parallel,
-            "engine.gradient_checkpointing": self.checkpointing,
-            "stage_one.micro_batch_positions": self.micro_batch_positions,
-        }
+    def changes(self, other: Way) -> dict[str, object]:
+        """The recipe keys that make this of another way."""
+        changed: dict[str, object] = {}
+        if self.parallel != other.parallel:
+            changed["engine.parallel"] = self.parallel
+        if self.checkpointing != other.checkpointing:
+            changed["engine.gradient_checkpointing"] = self.checkpointing
+        if self.micro_batch_positions != other.micro_batch_positions:
+            changed |= {f"{stage}.micro_batch_positions": self.micro_batch_positions for stage in STAGES}
+        return changed
 
 
 class Memory:

@@ -8,7 +8,7 @@ What is assumed stands in the plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -18,7 +18,16 @@ from salad.distill.schedule import decay_start
 from salad.model.flops import StepFlops
 from salad.model.sizes import encoder_sizes, on_meta, student_config
 from salad.model.speech_lm import SpeechLM
-from salad.plan.expected import Source, full_window, stage_one_sources, stage_two_sources
+from salad.plan.activations import MicroBatch
+from salad.plan.expected import (
+    Source,
+    full_window,
+    selected_words,
+    spoken,
+    stage_one_sources,
+    stage_two_sources,
+    utterance_words,
+)
 from salad.plan.live import bytes_of
 from salad.plan.memory import CONTEXT_GIB, GATHERED, GIB, Memory, Parallel, Way, remedies
 from salad.recipe import EncoderSizes, Recipe, StageSettings
@@ -61,7 +70,7 @@ def plan(
     stages["stage_one"]["decay_starts_at_step"] = decay_start(recipe.stage_one.steps, recipe.stage_one.decay_frac)
     return {
         "parameters": _parameters(student),
-        "memory": _memory(recipe, Memory(recipe, config, student, _windows(sources)), gpus, gpu_memory_gib),
+        "memory": _memory(recipe, Memory(recipe, config, student, expected_windows(recipe)), gpus, gpu_memory_gib),
         **stages,
         "budget_h": None
         if recipe.expected.natural_h is None
@@ -91,12 +100,10 @@ def _count(module: nn.Module | None) -> int:
     return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
-def _windows(sources: dict[str, list[Source]]) -> Any:
-    """Full micro-batches of the speech that a stage hears: what takes most memory."""
-    speech = [
-        draw for source in sources["stage_one"] + sources["stage_two"] if source.name != "text" for draw in source.draws
-    ]
-    return lambda positions: full_window(speech, positions)
+def expected_windows(recipe: Recipe) -> Callable[[int], MicroBatch]:
+    """Number of positions -> a full micro-batch of natural speech: what takes most memory."""
+    draws = spoken(recipe, encoder_sizes(recipe.model), utterance_words(recipe))
+    return lambda positions: full_window(draws, positions)
 
 
 def _memory(recipe: Recipe, memory: Memory, gpus: int, gpu_memory_gib: float) -> dict[str, Any]:
@@ -131,7 +138,7 @@ def _remedy(memory: Memory, way: Way, least_positions: int, gpu_memory_gib: floa
     for other in remedies(way, least_positions):
         total = memory.total(other) / GIB
         if other != way and total <= gpu_memory_gib:
-            return {"settings": other.settings(), "total_gib": total}
+            return {"settings": other.changes(way), "total_gib": total}
     return None
 
 
@@ -216,6 +223,7 @@ def _assumptions(recipe: Recipe, gpus: int, peak: float, by_default: bool, mfu: 
         "Memory is that of a full micro-batch of natural speech, an earlier one's gradients already there. "
         f"{CONTEXT_GIB['cuda']:g} GiB of a GPU go to the CUDA context and libraries; what PyTorch's cache loses to "
         "fragments comes on top.",
+        "The objective is salad's own, not a fused kernel of another project (distill/fused.py).",
         "A checkpoint holds what is trained and its two moments in float32.",
     ]
     if gpus > 1:
@@ -233,12 +241,18 @@ def _warnings(recipe: Recipe, stages: dict[str, dict[str, Any]]) -> list[str]:
     tokens = 1 + round(recipe.expected.text_words * recipe.expected.tokens_per_word)
     if tokens > limit:
         warnings.append(f"Texts of {tokens} tokens are cut at sequence.max_positions={limit}.")
+    words = selected_words(recipe, encoder_sizes(recipe.model))
+    if words < round(recipe.expected.text_words):
+        warnings.append(
+            f"Texts over some {words} words make more than sequence.max_positions={limit} when they are spoken, and Stage "
+            "II leaves them out: prepare shorter ones (salad prepare text --max-words)."
+        )
     text_frac, share = recipe.stage_one.text_frac, stages["stage_one"]["share_of_positions"].get("text", 0.0)
     if 0 < text_frac < 1 and abs(share - text_frac) > UNLIKE_SHARES:
         odds = text_frac / (1 - text_frac) * (1 - share) / share * text_frac / (1 - text_frac)
         warnings.append(
-            f"Text is {text_frac:.0%} of Stage I's sequences and {share:.0%} of its tokens: texts and utterances are not "
-            f"of one length. For {text_frac:.0%} of the tokens set stage_one.text_frac={odds / (1 + odds):.3f}, or "
-            "prepare texts of the utterances' length."
+            f"Text is {text_frac:.0%} of Stage I's sequences, {share:.0%} of its tokens: texts and utterances differ "
+            f"in length. stage_one.text_frac={odds / (1 + odds):.3f} would make it {text_frac:.0%} of the tokens; so "
+            "would texts of the utterances' length."
         )
     return warnings

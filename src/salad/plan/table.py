@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-LABEL = 26
+LABEL = 40
 
 
 def lines(plan: dict[str, Any], width: int) -> list[str]:
@@ -37,7 +37,7 @@ def hours(value: float) -> str:
 
 
 def _row(label: str, *cells: str) -> str:
-    return f"{label:<{LABEL + 14}}" + "".join(f"{cell:>13}" for cell in cells)
+    return f"{label:<{LABEL}}{''.join(f'{cell:>13}' for cell in cells)}".rstrip()
 
 
 def _parameters(found: dict[str, Any]) -> list[str]:

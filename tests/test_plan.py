@@ -1,0 +1,204 @@
+"""The plan's numbers follow from the recipe, agree with the paper's, and its memory with what real passes hold."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from salad.distill.divergence import objective_sum
+from salad.errors import RecipeError
+from salad.model.sizes import on_meta, student_config
+from salad.model.speech_lm import SpeechLM
+from salad.plan.activations import Loss, MicroBatch, loss_memory, passes
+from salad.plan.expected import full_window, read, spoken
+from salad.plan.live import LiveBytes
+from salad.plan.plan import plan
+from salad.plan.table import lines
+from salad.recipe import EncoderSizes, parse_recipe
+
+MIMI = EncoderSizes(dim=64, hz=12.5)
+LLM = {
+    "hidden_size": 192,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "intermediate_size": 512,
+    "vocab_size": 8192,
+    "tie_word_embeddings": True,
+}
+STACK = {"hidden_size": 96, "num_layers": 3, "num_heads": 3, "num_key_value_heads": 1, "intermediate_size": 256}
+WINDOW = MicroBatch(lengths=(40, 60, 100, 30, 26), span_frames=(14, 20, 22, 9, 14, 8), num_scored=120)
+
+
+def small(train_llm="lora", dtype="float32", **groups):
+    adapter = {"kind": "stack", "frames_per_position": 2, "context_frames": 0, **STACK}
+    model = {"llm": "far/away", "llm_sizes": LLM, "encoder": "not/here", "encoder_sizes": MIMI.model_dump()}
+    model |= {"train_llm": train_llm, "dtype": dtype, "adapter": adapter}
+    return parse_recipe({"name": "small", "model": model, **groups}, "here")
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_live_bytes_counts_what_is_alive_once():
+    there = torch.zeros(1000)
+    with LiveBytes([there]) as live:
+        view = there[:10]
+        made = there + 1
+        also = made.view(10, 100)
+        assert live.live == 4000
+        del made
+        assert live.live == 4000
+        del also, view
+        assert (live.live, live.peak) == (0, 4000)
+
+
+def really(config, checkpointing):
+    """Bytes kept, and at the peak of forward, loss and backward, of the real student on real tensors."""
+    student = SpeechLM(config)
+    if checkpointing:
+        student.checkpoint_activations()
+    student.train()
+    ids = torch.arange(sum(WINDOW.lengths))
+    ids[: sum(-(-frames // 2) for frames in WINDOW.span_frames)] = config.speech_token_id
+    speech = torch.zeros(len(WINDOW.span_frames), max(WINDOW.span_frames), MIMI.dim, dtype=torch.float16)
+    chosen = targets = torch.arange(WINDOW.num_scored)
+    lengths, frames = torch.tensor(WINDOW.lengths), torch.tensor(WINDOW.span_frames)
+    head = student.head_VH.detach().clone().to(student.dtype)
+    there = [*student.parameters(), *student.buffers(), ids, speech, lengths, frames, chosen, head]
+    for parameter in student.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+            there.append(parameter.grad)
+    narrow = student.dtype == torch.bfloat16
+    with LiveBytes(there) as live, torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        teacher_NH = torch.zeros(WINDOW.num_scored, LLM["hidden_size"], dtype=student.dtype)
+        student_NH = student.last_hidden(ids, lengths, speech, frames)[chosen]
+        kept, forward, live.peak = live.live, live.peak, live.live
+        loss = objective_sum(student_NH, student.head_VH, teacher_NH, head, targets, 1.0).loss
+        in_loss, live.peak = live.peak, live.live
+        loss.backward()
+        return kept, forward, in_loss, live.peak
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("train_llm", "dtype"), [("lora", "float32"), ("full", "bfloat16"), ("frozen", "bfloat16")])
+def test_planned_passes_hold_what_real_ones_hold(train_llm, dtype, checkpointing):
+    config = student_config(small(train_llm, dtype).model)
+    trains, narrow = train_llm == "full", dtype == "bfloat16"
+    workspace = loss_memory(WINDOW.num_scored, LLM["vocab_size"], LLM["hidden_size"], narrow, narrow and trains, "cpu")
+    found = passes(config, WINDOW, "cpu", checkpointing, sharded=False, loss=Loss(workspace, trains))
+    planned = (found.kept, found.forward, found.loss, max(found.layers, found.inputs))
+    assert planned == pytest.approx(really(config, checkpointing), rel=0.02)
+
+
+def test_parts_follow_from_parameters_and_gpus():
+    found = plan(small("full", engine={"device": "cuda", "parallel": "fsdp"}), gpus=4)
+    trained, ways = found["parameters"]["trained"], found["memory"]["ways"]
+    gib = 2**30
+    assert found["parameters"]["trained"] == found["parameters"]["total"]
+    assert ways["ddp"]["parts_gib"]["weights, trained"] == pytest.approx(4 * trained / gib)
+    assert ways["ddp"]["parts_gib"]["optimizer"] == pytest.approx(8 * trained / gib)
+    assert ways["fsdp"]["parts_gib"]["gradients"] == pytest.approx(4 * trained / gib / 4)
+    assert ways["ddp"]["parts_gib"]["teacher"] == pytest.approx(4 * found["parameters"]["llm"] / gib)
+    assert found["memory"]["total_gib"] == ways["fsdp"]["total_gib"] == sum(ways["fsdp"]["parts_gib"].values())
+    assert found["disk"]["checkpoint_gib"] == pytest.approx(12 * trained / gib)
+
+
+def test_what_is_frozen_has_neither_gradients_nor_a_second_teacher():
+    found = plan(small("lora"))
+    parts = found["memory"]["ways"]["alone"]["parts_gib"]
+    assert parts["teacher"] == 0
+    assert parts["gradients"] == pytest.approx(4 * found["parameters"]["trained"] / 2**30)
+    assert found["parameters"]["trained"] < found["parameters"]["frozen"]
+
+
+def test_what_does_not_fit_gets_the_first_remedy_that_does():
+    stage = {"micro_batch_positions": 4096}
+    recipe = small("full", sequence={"max_positions": 512}, stage_one=stage, stage_two=stage)
+    checkpointed = small("full", sequence={"max_positions": 512}, stage_one=stage, stage_two=stage,
+                         engine={"gradient_checkpointing": True})  # fmt: skip
+    whole, less = (plan(each)["memory"]["total_gib"] for each in (recipe, checkpointed))
+    assert less < whole
+    found = plan(recipe, gpu_memory_gib=(whole + less) / 2)["memory"]
+    assert not found["fits"]
+    assert found["remedy"]["settings"] == {"engine.gradient_checkpointing": True}
+    assert found["remedy"]["total_gib"] == pytest.approx(less)
+    smaller = plan(recipe, gpu_memory_gib=less * 0.99)["memory"]["remedy"]["settings"]
+    assert smaller["stage_one.micro_batch_positions"] == smaller["stage_two.micro_batch_positions"] == 2048
+    assert plan(recipe, gpu_memory_gib=0.01)["memory"]["remedy"] is None
+
+
+# --- sequences -------------------------------------------------------------------------------------------------------
+
+
+def test_a_prefix_that_is_heard_makes_the_sequence_it_should():
+    sequence = {"policy": "speech_prefix", "prefix_frac": 0.6}
+    recipe = small(sequence=sequence, expected={"words_per_s": 2.0, "tokens_per_word": 1.5})
+    draws = spoken(recipe, MIMI, 20)  # 12 words in 6 s, 75 frames, 38 positions; 8 words, 12 tokens
+    assert {(d.student, d.teacher, d.scored, d.span_frames, d.audio_s) for d in draws} == {(51, 31, 12, (75,), 10.0)}
+
+
+def test_interleaved_words_are_heard_by_the_mean_lengths_of_spans():
+    recipe = small(expected={"words_per_s": 2.5})
+    draws = spoken(recipe, MIMI, 600)
+    heard = sum(sum(draw.span_frames) for draw in draws) / len(draws) / 12.5 * 2.5 / 600
+    assert heard == pytest.approx(10 / 30, abs=0.01)  # speech spans of 5-15 words, text spans of 10-30
+
+
+def test_texts_are_cut_and_items_that_fit_nowhere_refused():
+    recipe = small(sequence={"max_positions": 64}, expected={"text_words": 600})
+    assert read(recipe)[0].student == 64
+    with pytest.raises(RecipeError, match="600 words"):
+        spoken(recipe, MIMI, 600)
+    with pytest.raises(RecipeError, match=r"expected\.utterance_s"):
+        plan(small(expected={"utterance_s": 1.0}))
+
+
+def test_a_window_is_full():
+    window = full_window(spoken(small(), MIMI, 40), 700)
+    assert sum(window.lengths) == 700
+    assert len(window.lengths) > 3
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_verb_plans_without_hub_cache_or_weights(tmp_path):
+    recipe = Path(__file__).resolve().parents[1] / "recipes" / "qwen2.5-7b.yaml"
+    empty = {"HF_HOME": str(tmp_path), "SALAD_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "salad", "plan", str(recipe), "--gpus", "8", "--gpu-memory", "80", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | empty, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["recipe"]["model"]["llm"] == "Qwen/Qwen2.5-7B"
+    assert found["recipe"]["stage_one"]["optimizer"]["beta2"] == 0.95  # resolved, defaults included
+    assert found["plan"]["parameters"]["llm"] == 7_615_616_512  # the model card: 7.61B
+    assert found["plan"]["memory"]["fits"]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_table_is_80_wide():
+    stage = {"micro_batch_positions": 4096}
+    found = plan(small("full", stage_one=stage, stage_two=stage), gpus=2, gpu_memory_gib=0.1)
+    said = lines(found, 80)
+    assert max(map(len, said)) <= 80
+    assert "It does not fit" in "\n".join(said)
+
+
+def test_flops_and_time_grow_as_they_should():
+    one, two = plan(small(), gpus=1), plan(small(), gpus=2)
+    assert two["stage_one"]["duration_h"] == pytest.approx(one["stage_one"]["duration_h"] / 2)
+    longer = plan(small(stage_one={"steps": 80}))["stage_one"]
+    assert longer["flops"] == pytest.approx(2 * one["stage_one"]["flops"])
+    assert longer["flops_per_step"] == one["stage_one"]["flops_per_step"]
+    faster = plan(small(), peak_tflops=2 * 67, mfu=0.8)["stage_one"]
+    assert faster["duration_h"] == pytest.approx(one["stage_one"]["duration_h"] / 4)
+
+
+def test_on_meta_nothing_has_storage():
+    assert all(p.device.type == "meta" for p in on_meta(student_config(small().model)).parameters())
