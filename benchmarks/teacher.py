@@ -218,8 +218,8 @@ def gradients(
     cached = bench.cached(teacher, batches, place)
     width = teacher.head_VH.shape[1]
     ways: dict[str, tuple[int, Callable[[Batch, Tensor], Tensor]]] = {
-        "salad bfloat16": (2 * width, lambda batch, _: cached.matched_hidden(batch)),
-        "float16": (2 * width, lambda _, exact: exact.half().float()),
+        "salad float16": (2 * width, lambda batch, _: cached.matched_hidden(batch)),
+        "bfloat16": (2 * width, lambda _, exact: exact.bfloat16().float()),
         f"top-{TOP} logits": (TOP * 6, lambda _, exact: exact),  # an id of 4 bytes, a logit of 2
     }
     errors: dict[str, list[float]] = {name: [] for name in ways}

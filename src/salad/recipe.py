@@ -266,7 +266,7 @@ class EngineSettings(Settings):
     model on each, fsdp (FSDP2) shards parameters, gradients and optimizer state. `gradient_checkpointing` computes the
     LLM's layers twice to keep their activations once. `teacher`: auto is the student with its LoRA switched off, or a
     frozen copy where the whole LLM is trained; separate is always a copy; cached computes its hidden states once and
-    keeps them in bfloat16. `keep_checkpoints`: how many of the latest are kept, besides the one before the decay.
+    keeps them in 2 bytes a number. `keep_checkpoints`: how many of the latest are kept, besides the one before the decay.
     Every `watch_every` steps (0: never) M, F and hearing are taken on `watch_items` held-out human utterances.
     """
 

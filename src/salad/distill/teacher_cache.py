@@ -1,4 +1,4 @@
-"""A teacher that reads each document once: its last hidden states, kept in bfloat16, instead of its layers.
+"""A teacher that reads each document once: its last hidden states, kept in 2 bytes a number, instead of its layers.
 
 Only what a stage's steps will draw is read, each rank a share. Which documents a shard holds follows from what was
 asked for: killed anywhere and run again, on any number of ranks, a cache comes out the same. Another stage or run adds
@@ -28,7 +28,6 @@ from salad.distill.head import Head, head_of
 from salad.distill.teacher import Teacher, bytes_of, dtype_name, teacher_for
 from salad.distill.teacher_files import TeacherIdentity, load_head
 from salad.distill.teacher_shards import (
-    KEPT,
     Document,
     Shard,
     ids_hash,
@@ -135,7 +134,7 @@ class CachedTeacher:
         )
 
     def matched_hidden(self, batch: Batch) -> Tensor:
-        """Last hidden states [N, H] at a batch's matched positions, as they were rounded to bfloat16.
+        """Last hidden states [N, H] at a batch's matched positions, as they were rounded.
 
         Raises:
             CheckpointError: a document is not in the cache, or was read as other tokens.
@@ -148,7 +147,7 @@ class CachedTeacher:
         documents_N = batch.documents_N.cpu()
         rows_N = batch.teacher_positions_N.cpu() + (first_D - starts_D)[documents_N]
         shards_N = shard_D[documents_N]
-        hidden_NH = torch.empty(len(rows_N), self.head_VH.shape[1], dtype=KEPT)
+        hidden_NH = torch.empty(len(rows_N), self.head_VH.shape[1], dtype=self.identity.kept)
         for shard in shards_N.unique().tolist():
             own_N = shards_N == shard
             hidden_NH[own_N] = self._hidden_LH[shard][rows_N[own_N]]
@@ -253,7 +252,7 @@ def cache_hidden(
         reader, keys_3D = teacher(), keys_3D[:, missing]
         data = hashlib.sha256(json.dumps([VERSION, shard_bytes]).encode() + keys_3D.tobytes()).hexdigest()
         place, lengths_D = folder / data[:16], keys_3D[2].astype(np.int64)
-        token_bytes = KEPT.itemsize * reader.head_VH.shape[1]
+        token_bytes = identity.kept.itemsize * reader.head_VH.shape[1]
         parts = list(parts_of(lengths_D, shard_bytes // token_bytes))
         todo = ranks.from_main([number for number in range(len(parts)) if not Shard(place, number).there])
         if ranks.is_main:
@@ -266,7 +265,8 @@ def cache_hidden(
             if tell:
                 tell(done, len(own), f"the teacher reads {lengths_D.sum():,} tokens, once")
             texts = [documents[int(i)] for i in missing[parts[number]]]
-            Shard(place, number).write(_read(reader, texts, positions), keys_3D[:, parts[number]])
+            hidden_LH = _read(reader, texts, positions, identity.kept)
+            Shard(place, number).write(hidden_LH, keys_3D[:, parts[number]])
         ranks.barrier()
         if ranks.is_main:
             held = {"shards": len(parts), "documents": len(missing), "tokens": int(lengths_D.sum()), "data": data}
@@ -274,18 +274,18 @@ def cache_hidden(
     ranks.barrier()
 
 
-def _read(teacher: Teacher, documents: Sequence[Document], positions: int) -> Tensor:
+def _read(teacher: Teacher, documents: Sequence[Document], positions: int, dtype: torch.dtype) -> Tensor:
     """Last hidden states [L, H] of the documents, as they are kept."""
     lengths_D = np.array([len(document.ids) for document in documents])
     kept: list[Tensor] = []
     for part in parts_of(lengths_D, positions):
         own = documents[part.start : part.stop]
         ids_L = torch.from_numpy(np.fromiter(chain.from_iterable(d.ids for d in own), np.int64))
-        hidden_LH = teacher.last_hidden(ids_L, torch.from_numpy(lengths_D[part]))
+        hidden_LH = teacher.last_hidden(ids_L, torch.from_numpy(lengths_D[part])).to(dtype)
         if not bool(torch.isfinite(hidden_LH).all()):
             raise NonFiniteError(
                 f"the teacher's hidden states of {own[0].id!r}, or of the {len(own) - 1} documents read with it, are "
-                "not finite; try model.dtype=float32 or bfloat16, and look at the texts."
+                f"not finite in {dtype}; set engine.teacher=auto, or model.dtype=bfloat16, and look at the texts."
             )
-        kept.append(hidden_LH.to(KEPT).cpu())
+        kept.append(hidden_LH.cpu())
     return torch.cat(kept)

@@ -2,7 +2,7 @@
 
     FOLDER/teacher.json             whose they are: a `TeacherIdentity`
     FOLDER/SET/                     some documents; SET is a hash over their ids and token ids
-    FOLDER/SET/000000.safetensors   hidden_LH bfloat16 [L, H], the documents one after another; documents_4D int64: hash
+    FOLDER/SET/000000.safetensors   hidden_LH [L, H], the documents one after another; documents_4D int64: hash
                                     of each one's id and of its token ids, its first row, its number of rows
     FOLDER/SET/000000.json          size and SHA-256 of the shard, written after it: a shard without it is not there
     FOLDER/SET/set.json             what the set holds, written last: a set without it is not whole, and not read
@@ -30,8 +30,6 @@ from salad.errors import CheckpointError, RecipeError
 from salad.files import read_json, write_atomic, write_json
 from salad.ranks import Ranks
 from salad.speech.identity import id_hash
-
-KEPT = torch.bfloat16
 
 
 @dataclass(frozen=True)
