@@ -61,8 +61,7 @@ class Arm:
         """The run's recipe with this arm's steps."""
         tree = recipe.model_dump(mode="json") | {"seed": seed, "threads": threads}
         tree["stage_one"]["steps"] = self.steps
-        tree["stage_one"]["warm_start"] |= {"steps": self.warm_steps}
-        tree["stage_one"]["warm_start"] |= {"kind": self.kind} if self.warm_steps else {}
+        tree["stage_one"]["warm_start"] = warm_start_tree(recipe, self.kind, self.warm_steps)
         tree["engine"] |= {"tracker": "none", "watch_every": 0}
         return parse_recipe(tree, f"the arm {self.kind}")
 
@@ -83,10 +82,17 @@ def arms_of(run: Run) -> list[Arm]:
     return found
 
 
+def warm_start_tree(recipe: Recipe, kind: str, steps: int) -> dict[str, Any]:
+    """The recipe's keys of the warm start for so many steps of a kind, at the kind's own rate and scale."""
+    if kind == "none":
+        return {"steps": 0}
+    return {"steps": steps, "kind": kind, "batch_positions": recipe.stage_one.warm_start.batch_positions}
+
+
 def warm_step_flops(student: SpeechLM, recipe: Recipe, speech: Sequence[SpeechCorpus], kind: str) -> float:
     """FLOPs of a step of warm start, the mean of a few that are taken on a student that is then of no use."""
     tree = recipe.model_dump(mode="json")
-    tree["stage_one"]["warm_start"] |= {"steps": COUNTED_STEPS, "kind": kind}
+    tree["stage_one"]["warm_start"] = warm_start_tree(recipe, kind, COUNTED_STEPS)
     settings = parse_recipe(tree, kind).stage_one.warm_start
     clips = [Clip(u.id, u.words, u.features_FE) for corpus in speech for u in corpus]
     with FlopCounterMode(display=False) as counter:

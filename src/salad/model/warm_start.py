@@ -22,6 +22,8 @@ from salad.model.warm_starts.words import Clip, vocabulary_of
 from salad.recipe import WarmStartSettings
 from salad.speech.prepared import Rejected
 
+OWN_RATE_AND_SCALE = {"word_aligned": (2e-3, 12.0), "ctc": (1e-3, 30.0)}  # docs/log.md: what else CTC was tried with
+
 
 @dataclass(frozen=True)
 class WarmStartReport:
@@ -51,13 +53,17 @@ def warm_start(
     if not vocabulary_of(clips):
         raise DataError(f"the warm start of {purpose} has no timed words to learn from; align the speech first.")
     teach = word_aligned if settings.kind == "word_aligned" else ctc
-    losses: Iterator[tuple[Tensor, float]] = teach(model, tokenizer, clips, settings, seed, purpose)
-    optimizer = torch.optim.AdamW(model.adapter.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    own_rate, own_scale = OWN_RATE_AND_SCALE[settings.kind]
+    rate, scale = settings.learning_rate or own_rate, settings.cosine_scale or own_scale
+    losses: Iterator[tuple[Tensor, float]] = teach(
+        model, tokenizer, clips, settings.batch_positions, scale, seed, purpose
+    )
+    optimizer = torch.optim.AdamW(model.adapter.parameters(), lr=rate, weight_decay=0.01)
     reports: list[WarmStartReport] = []
     model.adapter.train()
     for step, (loss, right_frac) in zip(range(settings.steps), losses, strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * (1 - step / settings.steps)
+            group["lr"] = rate * (1 - step / settings.steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -26,7 +26,6 @@ from salad.model.processor import pad_features
 from salad.model.speech_lm import SpeechLM
 from salad.model.warm_starts.words import Clip, spelled, vocabulary_of, word_directions
 from salad.randomness import generator
-from salad.recipe import WarmStartSettings
 from salad.speech.prepared import Rejected
 
 BLANK = ""  # read after a space, as every word is
@@ -46,7 +45,8 @@ def ctc(
     model: SpeechLM,
     tokenizer: PreTrainedTokenizerBase,
     clips: Sequence[Clip],
-    settings: WarmStartSettings,
+    batch_positions: int,
+    cosine_scale: float,
     seed: int,
     purpose: str,
 ) -> Iterator[tuple[Tensor, float]]:
@@ -63,10 +63,10 @@ def ctc(
             "lower model.adapter.frames_per_position."
         )
     directions_CH = word_directions([BLANK, *vocabulary], tokenizer, model.table_VH)
-    for batch in _batches(spoken, settings.batch_positions, seed, purpose):
+    for batch in _batches(spoken, batch_positions, seed, purpose):
         features_SFE, _ = pad_features([item.clip.features_FE[:] for item in batch])
         direction_SPH = functional.normalize(model.adapter.direction(features_SFE.to(model.device)).float(), dim=-1)
-        log_probs_SPC = (settings.cosine_scale * direction_SPH @ directions_CH.T).log_softmax(-1)
+        log_probs_SPC = (cosine_scale * direction_SPH @ directions_CH.T).log_softmax(-1)
         yield spelling_loss(log_probs_SPC, batch), share_right(log_probs_SPC, batch)
 
 

@@ -24,7 +24,6 @@ from salad.model.processor import pad_features
 from salad.model.speech_lm import SpeechLM
 from salad.model.warm_starts.words import Clip, spelled, vocabulary_of, word_directions
 from salad.randomness import generator
-from salad.recipe import WarmStartSettings
 from salad.speech.prepared import TimedWord
 
 PIECE_POSITIONS = 32  # 2.6 s at 12.5 Hz
@@ -34,7 +33,8 @@ def word_aligned(
     model: SpeechLM,
     tokenizer: PreTrainedTokenizerBase,
     clips: Sequence[Clip],
-    settings: WarmStartSettings,
+    batch_positions: int,
+    cosine_scale: float,
     seed: int,
     purpose: str,
 ) -> Iterator[tuple[Tensor, float]]:
@@ -45,11 +45,11 @@ def word_aligned(
     """
     vocabulary = vocabulary_of(clips)
     directions_WH = word_directions(list(vocabulary), tokenizer, model.table_VH)
-    for features_SFE, targets_SP in _batches(model, clips, vocabulary, settings, seed, purpose):
+    for features_SFE, targets_SP in _batches(model, clips, vocabulary, batch_positions, seed, purpose):
         known = targets_SP >= 0
         heard = model.adapter.direction(features_SFE.to(model.device))[known.to(model.device)]
         direction = functional.normalize(heard.float(), dim=-1)
-        logits = settings.cosine_scale * direction @ directions_WH.T
+        logits = cosine_scale * direction @ directions_WH.T
         targets = targets_SP[known].to(logits.device)
         loss = functional.cross_entropy(logits, targets)
         yield loss, float((logits.argmax(-1) == targets).float().mean())
@@ -71,7 +71,7 @@ def _batches(
     model: SpeechLM,
     clips: Sequence[Clip],
     vocabulary: dict[str, int],
-    settings: WarmStartSettings,
+    batch_positions: int,
     seed: int,
     purpose: str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -89,7 +89,7 @@ def _batches(
     pieces = [piece for piece in pieces if (piece[2] >= 0).any()]
     if not pieces:
         raise DataError(f"the warm start of {purpose}: no position's centre lies in a word; are the word times right?")
-    size = min(len(pieces), max(1, settings.batch_positions // PIECE_POSITIONS))
+    size = min(len(pieces), max(1, batch_positions // PIECE_POSITIONS))
     for epoch in itertools.count():
         order = generator(seed, "warm_start", purpose, epoch).permutation(len(pieces))
         for begin in range(0, len(order) - size + 1, size):
