@@ -70,9 +70,9 @@ class Passes:
 def loss_memory(num_scored: int, width: int, hidden: int, narrow: bool, casts_head: bool, kind: str) -> int:
     """Working memory of `salad.distill.divergence.objective_sum` on a device of type `kind`, in bytes (logits.py).
 
-    Two chunks of float32 logits and three blocks of such; one more block while a block is summed up, or, for products in
-    bfloat16 (`narrow`), a chunk's gradient in that type on a GPU, a float32 tile of the head on a CPU. A float32 head is
-    cast as a whole (`casts_head`).
+    Two chunks of float32 logits and three blocks of such; one more block while a block is summed up, or, for products
+    in bfloat16 (`narrow`), a chunk's gradient in that type on a GPU, a float32 tile of the head on a CPU. A float32
+    head is cast as a whole (`casts_head`).
     """
     most = max(1, min(CHUNK[kind], num_scored))
     chunk = -(-num_scored // -(-num_scored // most))

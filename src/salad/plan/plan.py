@@ -244,8 +244,8 @@ def _warnings(recipe: Recipe, stages: dict[str, dict[str, Any]]) -> list[str]:
     words = selected_words(recipe, encoder_sizes(recipe.model))
     if words < round(recipe.expected.text_words):
         warnings.append(
-            f"Texts over some {words} words make more than sequence.max_positions={limit} when they are spoken, and Stage "
-            "II leaves them out: prepare shorter ones (salad prepare text --max-words)."
+            f"Texts over some {words} words make more than sequence.max_positions={limit} when they are spoken, and "
+            "Stage II leaves them out: prepare shorter ones (salad prepare text --max-words)."
         )
     text_frac, share = recipe.stage_one.text_frac, stages["stage_one"]["share_of_positions"].get("text", 0.0)
     if 0 < text_frac < 1 and abs(share - text_frac) > UNLIKE_SHARES:
