@@ -23,7 +23,7 @@ def plan(
     mfu: Annotated[float, typer.Option("--mfu", min=0.001, max=1.0, help="Model FLOP/s as a share of the peak.")] = 0.4,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a recipe will take: parameters, memory, tokens, hours, FLOPs, time. Nothing is loaded."""
+    """Say what a recipe will take, before it is run."""
     from salad.plan.plan import plan as planned
     from salad.recipe import load_recipe
 
