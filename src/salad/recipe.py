@@ -194,7 +194,9 @@ class OptimizerSettings(Settings):
     clip_norm: Positive = 1.0
 
 
-MAY_CHANGE = ("checkpoint_every", "micro_batch_positions")  # of a stage, between two attempts at it: rounding alone
+# What may be changed between two attempts at a step: of a stage, what changes its result by rounding alone; of a model,
+# what only planning reads.
+MAY_CHANGE = ("checkpoint_every", "micro_batch_positions", "llm_sizes", "encoder_sizes")
 
 
 class StageSettings(Settings):
