@@ -135,7 +135,11 @@ def started_ranks(device: str = "auto") -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(device=place)
         return
-    distributed.init_process_group("cuda:nccl,cpu:gloo" if place.type == "cuda" else "gloo")
+    # torchrun's store outlives a restart (--max_restarts), and with it the addresses of processes that are dead.
+    store, rank, _ = next(distributed.rendezvous("env://"))  # type: ignore[attr-defined]  # not in __all__
+    store = distributed.PrefixStore(f"attempt {_attempt()}", store)  # type: ignore[attr-defined]  # not in __all__
+    backends = "cuda:nccl,cpu:gloo" if place.type == "cuda" else "gloo"
+    distributed.init_process_group(backends, store=store, rank=rank, world_size=world)
     if distributed.get_world_size() != world:
         raise RuntimeError(f"{distributed.get_world_size()} ranks met, torchrun started {world}.")
     control = distributed.new_group(backend="gloo", timeout=PATIENCE)
@@ -150,8 +154,7 @@ def first_to_say(sentence: str) -> bool:
     The main rank goes first, if it says it at all. They ask torchrun's store, so it takes no agreement and works when
     others have ended; where there is none, each says it.
     """
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    key = f"salad/said/{attempt}/{hashlib.sha256(sentence.encode()).hexdigest()}"
+    key = f"salad/said/{_attempt()}/{hashlib.sha256(sentence.encode()).hexdigest()}"
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = distributed.TCPStore(  # type: ignore[attr-defined]  # documented, and not in its __all__
@@ -168,6 +171,11 @@ def first_to_say(sentence: str) -> bool:
 def is_lost_rank(error: BaseException) -> bool:
     """Whether an error says no more than that another rank is gone, which has its own reason."""
     return LOST.search(str(error)) is not None
+
+
+def _attempt() -> str:
+    """How often torchrun has started these processes again."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 def _told_by_torchrun() -> tuple[int, int]:
