@@ -99,7 +99,9 @@ def distribute(
         return distillation
     # Every trained parameter takes part in every pass (SpeechLM.last_hidden), so none has to be looked for.
     devices = [ranks.device] if ranks.device.type == "cuda" else None
-    return DistributedDataParallel(distillation, device_ids=devices, broadcast_buffers=False)
+    with warnings.catch_warnings():  # its successor, forward_sync_buffers, is younger than the oldest torch we take
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(distillation, device_ids=devices, broadcast_buffers=False)
 
 
 def _fastest(
