@@ -91,9 +91,7 @@ def dtype_of(asked: str | torch.dtype | None) -> torch.dtype | None:
         return None
     name = str(asked).removeprefix("torch.")
     if name not in DTYPES:
-        raise CheckpointError(
-            f"dtype={asked}: it is loaded in {', '.join(DTYPES)}, or auto (as it is saved)."
-        )
+        raise CheckpointError(f"dtype={asked}: it is loaded in {', '.join(DTYPES)}, or auto (as it is saved).")
     return DTYPES[name]
 
 
