@@ -30,10 +30,22 @@ def number(value: float) -> str:
 
 
 def hours(value: float) -> str:
-    """Minutes, hours or days."""
+    """Seconds, minutes, hours or days."""
+    if value < 1 / 60:
+        return f"{3600 * value:.0f} s"
     if value < 1:
         return f"{60 * value:.0f} min"
     return f"{value:,.1f} h" if value < 48 else f"{value:,.0f} h ({value / 24:,.1f} days)"
+
+
+def speech(value_h: float) -> str:
+    """Hours of speech; less than one as minutes or seconds."""
+    return hours(value_h) if value_h < 1 else f"{value_h:,.0f} h"
+
+
+def size(value_gib: float) -> str:
+    """GiB; less than one as MiB."""
+    return f"{value_gib:,.1f} GiB" if value_gib >= 1 else f"{1024 * value_gib:,.0f} MiB"
 
 
 def _row(label: str, *cells: str) -> str:
@@ -84,8 +96,8 @@ def _stage(found: dict[str, Any]) -> list[str]:
         _row("  tokens in all", number(found["positions"])),
         f"    of them: {shares}",
         _row("  micro-batches a step and GPU", f"{found['micro_batches_per_gpu']:,}"),
-        _row("  speech in its items", f"{found['speech_drawn_h']:,.0f} h"),
-        _row("  of it heard", f"{found['speech_heard_h']:,.0f} h"),
+        _row("  speech in its items", speech(found["speech_drawn_h"])),
+        _row("  of it heard", speech(found["speech_heard_h"])),
     ]
     if found["natural_speech_epochs"] is not None:
         rows.append(_row("  times through the natural speech", f"{found['natural_speech_epochs']:.2f}"))
@@ -100,11 +112,11 @@ def _stage(found: dict[str, Any]) -> list[str]:
 def _rest(plan: dict[str, Any]) -> list[str]:
     disk = plan["disk"]
     rows = [
-        _row("a checkpoint", f"{disk['checkpoint_gib']:.1f} GiB"),
-        _row("the trained model", f"{disk['model_gib']:.1f} GiB"),
+        _row("a checkpoint", size(disk["checkpoint_gib"])),
+        _row("the trained model", size(disk["model_gib"])),
     ]
     if disk["teacher_cache_gib"] is not None:
-        rows.append(_row("the teacher's cache", f"{disk['teacher_cache_gib']:,.1f} GiB"))
+        rows.append(_row("the teacher's cache", size(disk["teacher_cache_gib"])))
     if plan["budget_h"] is not None:
-        rows.append(_row("budget of selected speech", f"{plan['budget_h']:,.0f} h"))
+        rows.append(_row("budget of selected speech", speech(plan["budget_h"])))
     return rows
