@@ -25,7 +25,7 @@ from salad.measure.divergence_by_item import divergence_by_item, student_hears, 
 from salad.measure.misalignment import batches_of
 from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
-from salad.ranks import ALONE, Ranks
+from salad.ranks import ALONE, Ranks, device_of
 from salad.recipe import Recipe
 from salad.run import Progress
 from salad.select.balanced_kmeans import Clustering, balanced_kmeans
@@ -61,7 +61,7 @@ def probe(
 ) -> tuple[list[ClusterProbe], list[Rejected]]:
     """2. M(c): what the student hears of each cluster's probe texts against what the text LLM reads."""
     torch.set_num_threads(recipe.threads)
-    student = SpeechLM.from_pretrained(model)
+    student = SpeechLM.from_pretrained(model, device_map=device_of(recipe.engine.device))
     builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
     usable, rejected = builder.usable(spoken)
     sequences = [builder.mixed(utterance) for utterance in usable]

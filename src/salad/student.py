@@ -69,7 +69,9 @@ def warm_start_once(
             progress(report.step, settings.steps, f"warm start ({settings.kind}): {report.right_frac:.0%} right")
 
         tokenizer = load_tokenizer(recipe.model.llm)
+        student.to(ranks.device)  # type: ignore[arg-type]  # transformers' wrapper of nn.Module.to
         reports = warm_start(student, tokenizer, clips, settings, recipe.seed, purpose, tell)
+        student.to("cpu")  # type: ignore[arg-type]  # FSDP2 takes it to the GPUs in shards
         left_out = not_taught(clips, settings, recipe.model.adapter.frames_per_position)
         student.save_pretrained(out)
         write_jsonl(out / "left_out.jsonl", [asdict(row) for row in left_out])

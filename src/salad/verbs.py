@@ -66,7 +66,7 @@ def measure_folder(
         tree = recipe.model_dump(mode="json")
         tree["sequence"]["policy"] = policy
         settings = parse_recipe(tree, f"--policy {policy}").sequence
-    student = SpeechLM.from_pretrained(model)
+    student = SpeechLM.from_pretrained(model, device_map="auto")
     teacher = teacher_for(student)
     builder = SequenceBuilder.of(student, load_tokenizer(student.config.llm), settings, seed)
     usable, rejected = builder.usable(SpeechCorpus(speech, student.config.encoder))
@@ -145,7 +145,8 @@ def answer(model: Path, audio: Path, prompt: str, max_tokens: int, sample: bool,
     """What the model says to a spoken question; a base LLM (or `continue_text`) continues what was said."""
     model = model_folder(model)
     samples, rate_hz = load_audio(audio)
-    student: Any = SpeechLM.from_pretrained(model)  # Any: transformers types generate's self as its own classes
+    # Any: transformers types generate's self as its own classes
+    student: Any = SpeechLM.from_pretrained(model, device_map="auto")
     processor = SpeechLMProcessor.from_pretrained(model)
     tokenizer = processor.tokenizer
     after = f" {prompt}" if prompt else ""
@@ -154,7 +155,7 @@ def answer(model: Path, audio: Path, prompt: str, max_tokens: int, sample: bool,
         text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
     else:
         text = f"{tokenizer.convert_ids_to_tokens(document_mark(tokenizer))}{SPEECH_TOKEN}{after}"
-    inputs = processor(text, samples, sampling_rate=rate_hz)
+    inputs = processor(text, samples, sampling_rate=rate_hz).to(student.device)
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "top_k": 250, "temperature": 0.7} if sample else {"do_sample": False}
     generated = student.generate(

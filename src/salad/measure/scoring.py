@@ -50,6 +50,13 @@ def scores_of_all(
     """
     if any(len(choice) == 0 for own in choices for choice in own):
         raise DataError("a choice tokenizes to nothing; it can't be scored.")
+    with model.device:  # tensors are made where the model is
+        return _scores(model, prompts, choices)
+
+
+def _scores(
+    model: SpeechLM, prompts: Sequence[Prompt], choices: Sequence[Sequence[Sequence[int]]]
+) -> list[list[float]]:
     ids_BP, mask_BP, speech = _prefixes(model, prompts)
     prefix = model(input_ids=ids_BP, attention_mask=mask_BP, use_cache=True, **speech)
     lengths_B = mask_BP.sum(1)
@@ -91,4 +98,11 @@ def _prefixes(model: SpeechLM, prompts: Sequence[Prompt]) -> tuple[Tensor, Tenso
     if not clips:
         return ids_BP, mask_BP, {}
     features, lengths = pad_features(clips)
-    return ids_BP, mask_BP, {"speech_features": features, "speech_lengths": lengths}
+    return (
+        ids_BP,
+        mask_BP,
+        {
+            "speech_features": features.to(model.device),
+            "speech_lengths": lengths.to(model.device),
+        },
+    )

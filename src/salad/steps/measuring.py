@@ -36,7 +36,7 @@ def measure_step(*arms: str) -> Any:
         left_out: list[dict[str, Any]] = []
         for arm in arms:
             path = run.path("measured", f"{arm}.json")
-            student = SpeechLM.from_pretrained(_model_of(run, arm))
+            student = SpeechLM.from_pretrained(_model_of(run, arm), device_map=run.ranks.device)
             builder = SequenceBuilder.of(
                 student, load_tokenizer(run.recipe.model.llm), run.recipe.sequence, run.recipe.seed
             )
