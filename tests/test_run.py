@@ -142,6 +142,42 @@ def test_how_a_stage_is_cut_up_and_saved_may_change_and_what_it_learns_may_not(t
     assert state(alpha=0.5) == "changed"
 
 
+def trained(run: Run, progress: Progress) -> dict[str, Any]:
+    run.path("stage").mkdir(exist_ok=True)
+    run.path("stage", "model").write_text(str(run.recipe.stage_one.alpha))
+    return {}
+
+
+def test_what_was_trained_is_set_aside_and_not_deleted(tmp_path: Path) -> None:
+    stage = Step("stage", "", ("stage_one",), (), ("stage",), 1, trained, collective=True)
+    told: list[str] = []
+
+    def tell(step: Step, number: int, of: int, state: StepState, left: float) -> Progress:
+        return lambda done, total, note="": told.append(note)
+
+    for alpha in (1.0, 0.5, 0.25):
+        execute(Run(recipe(stage_one={"alpha": alpha}), tmp_path), [stage], None, tell, lambda *_: None)
+    assert tmp_path.joinpath("stage", "model").read_text() == "0.25"
+    assert [(tmp_path / "set_aside" / f"stage-{n}" / "model").read_text() for n in (1, 2)] == ["1.0", "0.5"]
+    assert [note for note in told if "set_aside" in note] == [
+        f"WARNING: what stage had trained before is kept in {tmp_path}/set_aside/stage-{n}; delete it if you can."
+        for n in (1, 2)
+    ]
+
+
+def test_a_step_that_is_cut_off_while_its_outputs_are_deleted_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal()
+    go(journal, recipe(), tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("salad.run.shutil.rmtree", lambda *_, **__: exec("raise KeyboardInterrupt"))
+        with pytest.raises(KeyboardInterrupt):
+            go(journal, recipe(measure={"task_items": 2}), tmp_path)
+    assert [s.state for s in states(Run(recipe(), tmp_path), journal.steps())] == ["done", "to do", "done"]
+    assert go(journal, recipe(), tmp_path) == ["item 0", "item 1", "item 2", "count"]
+
+
 def test_only_does_one_step_again_and_needs_what_it_needs(tmp_path: Path) -> None:
     journal = Journal()
     with pytest.raises(RecipeError, match="needs 'words'"):

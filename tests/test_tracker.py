@@ -224,8 +224,9 @@ def test_only_the_main_rank_shows_logs_and_writes(tmp_path):
     [
         ({2, 4, 6, 7}, []),
         ({6, 7}, []),  # deaf at first, as every model is
-        ({2, 6, 7}, ["after step 4"]),
-        ({2}, ["after step 4", "after step 6", "after step 7"]),
+        ({2, 6, 7}, []),  # deaf once: a few utterances leave wide intervals
+        ({2, 7}, ["after step 6"]),
+        ({2}, ["after step 6", "after step 7"]),
         ((), ["after step 7"]),
     ],
 )
@@ -245,10 +246,10 @@ def test_alarms(tmp_path, hears_at, alarms):
 
 @pytest.mark.parametrize(
     ("hears_at", "end"),
-    [({2, 4, 5}, None), ({2}, "does not any more."), ({2, 5}, "After step 5 it heard again.")],
+    [({2, 4, 6, 7}, None), ({2}, "does not any more."), ({2, 7}, "After step 7 it heard again.")],
 )
 def test_an_alarm_is_among_the_warnings_of_the_run(tmp_path, hears_at, end):
-    rows = follow(training(5, 5), "Stage I", 5, Looker(hears_at), recipe(tracker="none"), tmp_path, Screen())
+    rows = follow(training(7, 7), "Stage I", 7, Looker(hears_at), recipe(tracker="none"), tmp_path, Screen())
     results = full()
     results["arms"][1]["watch"] = [row["watch"] for row in rows if "watch" in row]
     said = [sentence for sentence in warnings(parse_results(results)) if "in training" in sentence]

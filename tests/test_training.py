@@ -348,7 +348,7 @@ def test_a_signal_stops_after_a_step_that_is_saved(tmp_path):
         return cycle(step)
 
     run = train(student, teacher, batches, stage(4, checkpoint_every=100), constant, tmp_path)
-    next(run), next(run)
+    next(run)
     with pytest.raises(InterruptedRunError, match="stopped by SIGTERM after step 2 of 4"):
         next(run)
     assert gone_on(tmp_path, stage(4, checkpoint_every=100))[0] == [2, 3]

@@ -117,7 +117,7 @@ def test_results_have_what_the_schema_promises(finished: Path) -> None:
 def test_a_finished_run_has_nothing_to_do(finished: Path, human: str) -> None:
     before = (finished / "results.json").stat().st_mtime_ns
     again = subprocess.run(command(human, finished), env=environment(), capture_output=True, text=True, check=True)
-    assert "[1/13]" not in again.stdout
+    assert "[1/14]" not in again.stdout
     assert (finished / "results.json").stat().st_mtime_ns == before
 
 
@@ -161,7 +161,7 @@ def test_two_processes_come_to_the_misalignment_of_one(
     way = {"ddp": "DDP", "fsdp": "FSDP2"}[parallel]
     assert told.count(f"On 2 processes (gloo, CPU), {way}.") == 1
     assert told.count("[5/13] stage_one") == 1
-    assert "[1/13]" not in told
+    assert "[1/14]" not in told
     one, two = (json.loads((run / "results.json").read_text()) for run in (finished, out))
     assert two["trained_on"]["stage_one"] == {"ranks": 2, "parallel": parallel, "device": "CPU"}
     assert one["trained_on"]["stage_one"] == {"ranks": 1, "parallel": None, "device": "CPU"}

@@ -61,9 +61,13 @@ class Mark:
             return dict(read_json(self.started))
         return {"key": None, "for": {}, "wall_s": 0.0}
 
+    def forget(self) -> None:
+        """The step is neither done nor begun."""
+        self.path.unlink(missing_ok=True)
+        self.started.unlink(missing_ok=True)
+
     def begin(self, dependences: Dependences) -> None:
         """The step begins anew."""
-        self.path.unlink(missing_ok=True)
         write_json(self.started, {"key": key_of(dependences), "for": dependences, "wall_s": 0.0})
 
     def finish(self, seconds: float, report: dict[str, Any]) -> None:

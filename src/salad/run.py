@@ -109,7 +109,7 @@ def dependences(run: Run, steps: Sequence[Step]) -> dict[str, Dependences]:
         found[step.name] = {
             "layout": LAYOUT,
             "step": step.name,
-            "settings": {key: _at(tree, key) for key in ("seed", "threads", *step.settings)},
+            "settings": {key: _at(tree, key) for key in ("seed", *step.settings)},
             "inputs": {name: now or before.get(name) for name, now in step.inputs(run.recipe).items()},
             "needs": {name: key_of(found[name]) for name in step.needs},
         }
@@ -205,9 +205,18 @@ def _work(run: Run, step: Step, now: Dependences, progress: Progress, others: _O
     begun = mark.begun()
     if mark.done() is not None or begun is None or begun["key"] != key_of(now):
         _refuse_foreign(run, step)
+        mark.forget()  # first: what is half deleted is not done
         for output in step.outputs:
             path = run.path(output)
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            if step.collective and path.exists():
+                aside = _set_aside(run, output)
+                progress(
+                    0, 1, f"WARNING: what {step.name} had trained before is kept in {aside}; delete it if you can."
+                )
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         mark.begin(now)
     clock = Clock(mark)
 
@@ -226,6 +235,15 @@ def _work(run: Run, step: Step, now: Dependences, progress: Progress, others: _O
         report |= {"ranks": run.ranks.as_json(run.recipe.engine.parallel)}
     mark.finish(clock.seconds, report)
     return report, clock.seconds
+
+
+def _set_aside(run: Run, output: str) -> Path:
+    """Give what was trained another name: hours of training are not deleted because a key changed."""
+    number = 1
+    while (aside := run.path("set_aside", f"{output}-{number}")).exists():
+        number += 1
+    aside.parent.mkdir(exist_ok=True)
+    return run.path(output).rename(aside)
 
 
 class _Others:

@@ -26,7 +26,9 @@ def terms_of(licence: str | None) -> list[str]:
     words = re.findall(r"[a-z]+", licence.lower())
     run = "".join(words)
     found = []
-    if is_non_commercial(licence) or "nc" in words or "noncommercial" in run:
+    if NOT_STATED in licence.lower() or "unknown" in words:
+        found.append("not stated")
+    if is_non_commercial(licence) or "nc" in words or "noncommercial" in run or "research" in words:
         found.append("non-commercial")
     if "sa" in words or "sharealike" in run:
         found.append("share-alike")

@@ -104,9 +104,16 @@ def _summary(bill: Bill) -> str:
     return (
         f"The text LLM `{settings['llm']}` with ears: the frozen encoder `{settings['encoder']}` and an adapter, made "
         f"with salad after the paper {PAPER}. {made}\n\n"
-        "```python\nfrom salad import SpeechLM\n\nmodel = SpeechLM.from_pretrained(FOLDER)\n```\n\n"
+        f"{_loading(bill)}\n\n"
         f"`{BILL_NAME}` has all of this for programs."
     )
+
+
+def _loading(bill: Bill) -> str:
+    stage = bill["stage"]
+    if stage.endswith("before_decay") or (bill["training"] and not bill["training"][-1]["steps"]):
+        return "These are checkpoints, which training goes on from; the model is in `model/` of its stage."
+    return "```python\nfrom salad import SpeechLM\n\nmodel = SpeechLM.from_pretrained(FOLDER)\n```"
 
 
 def _licences(bill: Bill) -> Iterator[str]:

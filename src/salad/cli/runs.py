@@ -41,21 +41,34 @@ def run(
         display.introduce(recipe)
     quiet()
     from salad.deviations import deviations
+    from salad.distill.tracker import require_tracker
     from salad.ranks import started_ranks
     from salad.run import Run, execute
     from salad.steps import STEPS
 
+    require_tracker(loaded.engine.tracker)
     folder = run_folder(loaded.name, out)
     with started_ranks(loaded.engine.device) as ranks:
         run = Run(loaded, folder, ranks)
         if not ranks.is_main:  # it works, and shows nothing
             return execute(run, STEPS, only, display.announce, display.finished)
-        display.engine(ranks.sentence(loaded.engine.parallel), crowded(loaded.threads))
+        alone = lonely(loaded.engine.parallel) if ranks.world == 1 else None
+        display.engine(ranks.sentence(loaded.engine.parallel), alone or crowded(loaded.threads))
         display.deviations(deviations(loaded))
         with display:
             execute(run, STEPS, only, display.announce, display.finished)
     if (folder / "results.json").is_file():
         display.conclude(folder)
+
+
+def lonely(parallel: str) -> str | None:
+    """A sentence, if the recipe shards over processes and there is one."""
+    if parallel != "fsdp":
+        return None
+    return (
+        "engine.parallel=fsdp shards over processes, and this is one: start it with torchrun, or all of it is on "
+        "one device (docs/multi-gpu.md)."
+    )
 
 
 def crowded(threads: int) -> str | None:

@@ -137,12 +137,12 @@ def train(
             batches = [batch.to(ranks.device) for batch in made]
             student.train()
             optimizer.zero_grad()
-            sums = torch.zeros(len(Sums._fields), dtype=torch.float64)
+            sums = torch.zeros(len(Sums._fields), dtype=torch.float64, device=ranks.device)
             for number, batch in enumerate(batches, start=1):
                 with accumulating(distillation, last=number == len(batches)):
                     found: Sums = distillation(batch)
                     (found.loss * ranks.world / count).backward()  # the mean over ranks is taken
-                sums += torch.stack([value.detach() for value in found]).to("cpu", torch.float64)
+                sums += torch.stack([value.detach() for value in found]).double()
             sums = ranks.total(sums) / count
             norm = float(whole(torch.nn.utils.clip_grad_norm_(_trained(student), settings.optimizer.clip_norm)))
             _stop_if_not_finite(sums[0], norm, step, batches, folder, ranks)
@@ -170,16 +170,18 @@ def train(
                 )
             )
             stop = ranks.any(interrupted() is not None)
-            state = {"settings": _fixed(settings), "reports": [asdict(report) for report in reports]}
-            if step + 1 in keep:
-                save_checkpoint(folder / keep[step + 1], student, optimizer, state, ranks)
+            names = [keep[step + 1]] if step + 1 in keep else []
             if stop or (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
-                save_checkpoint(folder / step_name(step + 1), student, optimizer, state, ranks)
-                if ranks.is_main:
-                    prune(folder, engine.keep_checkpoints)
-            yield reports[-1]
+                names.append(step_name(step + 1))
+            if names:
+                state = {"settings": _fixed(settings), "reports": [asdict(report) for report in reports]}
+            for name in names:  # the kept one first: a run that goes on does not come by its step again
+                save_checkpoint(folder / name, student, optimizer, state, ranks)
+            if names and ranks.is_main:
+                prune(folder, engine.keep_checkpoints)
             if stop:
                 raise stopped_by(interrupted() or signal.SIGTERM, step + 1, settings.steps)
+            yield reports[-1]
 
 
 def _resume(

@@ -101,7 +101,9 @@ def distribute(
     devices = [ranks.device] if ranks.device.type == "cuda" else None
     with warnings.catch_warnings():  # its successor, forward_sync_buffers, is younger than the oldest torch we take
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        return DistributedDataParallel(distillation, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(
+            distillation, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
 
 def _fastest(

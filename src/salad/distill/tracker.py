@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,6 +115,16 @@ def open_tracker(name: str, folder: Path, run_name: str, config: Mapping[str, An
     if name == "none":
         return Nowhere()
     raise RecipeError(f"engine.tracker={name}: no such tracker; there are tensorboard, wandb, trackio and none.")
+
+
+def require_tracker(name: str) -> None:
+    """Make sure, before hours of other work, that a tracker's package is there.
+
+    Raises:
+        RecipeError: it is not installed.
+    """
+    if name in ("wandb", "trackio") and find_spec(name) is None:
+        _library(name)
 
 
 def _library(name: str) -> Any:

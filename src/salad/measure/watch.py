@@ -110,18 +110,19 @@ class Watch:
 def alarm(seen: Sequence[WatchReport], last: bool) -> str | None:
     """A sentence if the newest of `seen` tells that the student is deaf when it should not be; `last`: no step follows.
 
-    Not hearing yet is no alarm: early in training every model is deaf.
+    Not hearing yet is no alarm: early in training every model is deaf. Neither is one look alone: on a few utterances the
+    interval is wide, so that a loss of hearing is told at the second look in a row, or at the last.
     """
     now = seen[-1]
     if now.hears:
         return None
     value = now.hearing_nats
     found = (
-        f"after step {now.step}, swapped audio is not worse than true audio: hearing {value.value:.3f} "
+        f"after step {now.step}, swapped audio can't be shown to be worse than true audio: hearing {value.value:.3f} "
         f"[{value.low:.3f}, {value.high:.3f}] nats per token on {value.n} utterances."
     )
     heard = [report.step for report in seen if report.hears]
-    if heard:
+    if heard and (last or not seen[-2].hears):
         return f"{found} The model heard after step {heard[-1]} and does not any more."
     return f"{found} The model has not learnt to hear." if last else None
 

@@ -71,8 +71,6 @@ class Memory:
             "optimizer": 2 * bytes_of(trained) / shards,
             "teacher": self._teacher(shards),
         }
-        if way.parallel == "ddp":
-            found["gradient buckets of DDP"] = float(bytes_of(trained))
         if way.parallel == "fsdp":
             found["gathered by FSDP2"] = self._gathered()
         run = self._passes(way.parallel == "fsdp", way.checkpointing, way.micro_batch_positions, way.kind)

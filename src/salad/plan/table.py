@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 LABEL = 40
+TIGHT = 0.93  # of a GPU: fragments of the cache come on top, and a GPU has less free than its name says
 
 
 def lines(plan: dict[str, Any], width: int) -> list[str]:
@@ -67,7 +68,10 @@ def _memory(found: dict[str, Any], width: int) -> list[str]:
         if any(cell >= 0.005 for cell in cells):
             rows.append(_row(f"  {name}", *(f"{cell:.2f}" if cell else "-" for cell in cells)))
     rows.append(_row("  together", *(f"{way['total_gib']:.2f}" for way in ways.values())))
-    verdicts = ("fits" if way["fits"] else "too much" for way in ways.values())
+    tight = TIGHT * found["gpu_memory_gib"]
+    verdicts = (
+        "too much" if not way["fits"] else "tight" if way["total_gib"] > tight else "fits" for way in ways.values()
+    )
     rows.append(_row(f"  in {found['gpu_memory_gib']:g} GiB", *verdicts))
     checkpointed = "checkpointed" if found["gradient_checkpointing"] else "not checkpointed"
     chosen = f"{found['parallel']}, {checkpointed}, micro-batches of {found['micro_batch_positions']} positions"

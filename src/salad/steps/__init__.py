@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from salad.run import Step
 from salad.steps import inputs
-from salad.steps.data import align, cluster_pool, prepare, run_synthesize, speak
+from salad.steps.data import align, cluster_pool, encode_human, prepare, run_synthesize, speak
 from salad.steps.measuring import measure_step, results_step
 from salad.steps.stages import run_probe, run_select, run_stage_one, stage_two_step
 
@@ -41,6 +41,16 @@ _WORK: tuple[Step, ...] = (
         inputs=inputs.aligner,
     ),
     Step(
+        "encode",
+        "the frozen encoder hears the human speech once",
+        ("model.encoder",),
+        ("align",),
+        (),
+        20,
+        encode_human,
+        inputs=inputs.ears,
+    ),
+    Step(
         "cluster",
         "what the broad texts are about: embeddings and balanced k-means",
         ("embedder", "stage_two.num_clusters", "stage_two.probe_texts"),
@@ -52,11 +62,11 @@ _WORK: tuple[Step, ...] = (
     ),
     Step(
         "speak",
-        "held-out and probe texts spoken by the voice; the frozen encoder hears everything once",
+        "held-out and probe texts spoken by the voice, and heard by the frozen encoder",
         ("asr", "aligner", "voice", "model.encoder"),
-        ("align", "cluster"),
+        ("cluster",),
         ("spoken/heldout", "spoken/probe"),
-        120,
+        100,
         speak,
         inputs=inputs.voice_and_ears,
     ),
@@ -64,7 +74,7 @@ _WORK: tuple[Step, ...] = (
         "stage_one",
         "Stage I: distillation from the text LLM on human speech, after a warm start of the adapter",
         (*MODEL, "stage_one"),
-        ("speak",),
+        ("encode",),
         ("stage_one",),
         100,
         run_stage_one,
@@ -75,7 +85,7 @@ _WORK: tuple[Step, ...] = (
         "measure_one",
         "M, F, hearing and the task for the untrained and the Stage I model",
         (*MODEL, "measure", "asr"),
-        ("stage_one",),
+        ("stage_one", "speak"),
         ("measured/untrained.json", "measured/stage_one.json", "measured/text_llm.json"),
         110,
         measure_step("untrained", "stage_one"),
@@ -84,7 +94,7 @@ _WORK: tuple[Step, ...] = (
         "probe",
         "Stage II: in which clusters does the Stage I model mishear?",
         ("stage_two.max_cer", "measure.batch_positions"),
-        ("stage_one",),
+        ("stage_one", "speak"),
         ("probe.json",),
         10,
         run_probe,

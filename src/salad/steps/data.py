@@ -90,13 +90,22 @@ def cluster_pool(run: Run, progress: Progress) -> dict[str, Any]:
     return {"num_clusters": len(names), "num_probes": len(probes), "names": names}
 
 
+def encode_human(run: Run, progress: Progress) -> dict[str, Any]:
+    """The frozen encoder hears the human speech once."""
+    encoder = load_encoder(run.recipe.model.encoder, run.recipe.threads)
+    rejected: list[dict[str, Any]] = []
+    for name, there in zip(corpora(run.recipe), aligned_folders(run), strict=True):
+        rejected += _encode_folder(name, there, encoder, progress)
+    return {"rejected": rejected}
+
+
 def speak(run: Run, progress: Progress) -> dict[str, Any]:
-    """The held-out and probe texts, spoken by the voice, aligned and encoded; so is the human speech."""
+    """The held-out and probe texts, spoken by the voice, aligned and encoded."""
     texts = {
         "heldout": read_texts(texts_file(run, "heldout")),
         "probe": read_texts(run.path("clusters", "probes.jsonl")),
     }
-    report = _speak_and_encode(run, texts, dict(zip(corpora(run.recipe), aligned_folders(run), strict=True)), progress)
+    report = _speak_and_encode(run, texts, progress)
     cuts = read_cuts(run.path("spoken", "probe"))
 
     def tell(done: int, total: int) -> None:
@@ -111,7 +120,7 @@ def speak(run: Run, progress: Progress) -> dict[str, Any]:
 def run_synthesize(run: Run, progress: Progress) -> dict[str, Any]:
     """The selected texts of both arms, spoken, aligned and encoded."""
     chosen = {arm: read_texts(run.path("selected", f"{arm}.jsonl")) for arm in ARMS}
-    report = _speak_and_encode(run, chosen, {}, progress)
+    report = _speak_and_encode(run, chosen, progress)
     budget_s = report_of(run, "select")["budget_s"]
     for arm, gamma in zip(ARMS, (run.recipe.stage_two.gamma, 0.0), strict=True):
         _note(run.path("spoken", arm), {"selection": {"gamma": gamma, "budget_s": budget_s}})
@@ -157,9 +166,7 @@ def _align_folder(run: Run, name: str, folder_: Path, out: Path, progress: Progr
     return report | {"rejected": reasons(f"alignment of {name}", rejected)}
 
 
-def _speak_and_encode(
-    run: Run, texts: dict[str, list[Text]], also_encode: dict[str, Path], progress: Progress
-) -> dict[str, Any]:
+def _speak_and_encode(run: Run, texts: dict[str, list[Text]], progress: Progress) -> dict[str, Any]:
     encoder = load_encoder(run.recipe.model.encoder, run.recipe.threads)
     report: dict[str, Any] = {"seconds": {}, "rejected": []}
     for name, part in texts.items():
@@ -175,9 +182,8 @@ def _speak_and_encode(
         report["seconds"][name] = sum(cut.duration for cut in read_cuts(out))
         licences = [*dict.fromkeys(text.licence for text in part), licence_of_model(run.recipe.voice) or NOT_STATED]
         _note(out, {"licence": f"texts: {', '.join(licences[:-1])}; voice: {licences[-1]}"})
-    spoken = {name: run.path("spoken", name) for name in texts}
-    for name, there in {**spoken, **also_encode}.items():
-        report["rejected"] += _encode_folder(name, there, encoder, progress)
+    for name in texts:
+        report["rejected"] += _encode_folder(name, run.path("spoken", name), encoder, progress)
     return report
 
 

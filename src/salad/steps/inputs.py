@@ -44,8 +44,12 @@ def voice(recipe: Recipe) -> Inputs:
 
 def voice_and_ears(recipe: Recipe) -> Inputs:
     """The voice, the frozen encoder and the recognizer."""
-    names = {"model.encoder": recipe.model.encoder, "asr": recipe.asr}
-    return {**voice(recipe), **{f"{key} ({name})": fingerprint_of(name) for key, name in names.items()}}
+    return {**voice(recipe), **ears(recipe), f"asr ({recipe.asr})": fingerprint_of(recipe.asr)}
+
+
+def ears(recipe: Recipe) -> Inputs:
+    """The frozen encoder."""
+    return {f"model.encoder ({recipe.model.encoder})": fingerprint_of(recipe.model.encoder)}
 
 
 def llm(recipe: Recipe) -> Inputs:
