@@ -110,8 +110,8 @@ class Watch:
 def alarm(seen: Sequence[WatchReport], last: bool) -> str | None:
     """A sentence if the newest of `seen` tells that the student is deaf when it should not be; `last`: no step follows.
 
-    Not hearing yet is no alarm: early in training every model is deaf. Neither is one look alone: on a few utterances the
-    interval is wide, so that a loss of hearing is told at the second look in a row, or at the last.
+    Not hearing yet is no alarm: early in training every model is deaf. Neither is one look alone: on a few utterances
+    the interval is wide, so that a loss of hearing is told at the second look in a row, or at the last.
     """
     now = seen[-1]
     if now.hears:
