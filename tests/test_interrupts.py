@@ -274,8 +274,8 @@ with started_ranks("cpu") as ranks:
     )
     try:
         for report in steps:
-            if report.step == 2:
-                print("pid", os.getpid(), flush=True)
+            if report.step == 2:  # in one write, or the two ranks' lines come mixed
+                sys.stdout.write(f"pid {os.getpid()}\\n")
     except InterruptedRunError as error:
         print(error, flush=True)
         sys.exit(128 + error.signal_number)
