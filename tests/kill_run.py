@@ -6,6 +6,7 @@ Everything is as in a stage: the stream, the schedule, the loop, a kept checkpoi
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def left_by(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
     try:
         with started_ranks("cpu") as these:
             run(Path(sys.argv[1]), *sys.argv[2:], ranks=these)

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,9 +130,7 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_bits(starts, alon
 def test_asked_to_stop_it_saves_says_so_and_goes_on_later(alone, tmp_path, number):
     folder = tmp_path / "run"
     command = [sys.executable, str(HERE / "kill_run.py"), str(folder)]
-    # A background job of a shell, as this may be, ignores Ctrl-C and so would its child.
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert wait_until(has_come_to, process, folder, 4)
     process.send_signal(number)
     _, said = process.communicate(timeout=PATIENCE_S)
