@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from salad.distill.tensor_files import sha256
+from salad.assets import digest_of
 from salad.errors import CheckpointError
 from salad.files import settle, sweep, write_json
 from salad.ranks import ALONE, Ranks
@@ -158,7 +158,7 @@ def _damage(path: Path, mark: Mapping[str, Any]) -> str:
         size = path.stat().st_size
         if size != mark["bytes"]:
             return f"{path} is damaged ({size} bytes instead of {mark['bytes']})."
-        return "" if sha256(path) == mark["sha256"] else f"{path} is damaged (SHA-256 differs)."
+        return "" if digest_of(path) == mark["sha256"] else f"{path} is damaged (SHA-256 differs)."
     except FileNotFoundError:
         return f"{path.parent} is no whole checkpoint: {path.name} is missing."
     except OSError as error:

@@ -39,7 +39,6 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-BLOCK = 1 << 22  # bytes read at once for a checksum
 Pieces = Mapping[str, tuple[Tensor, tuple[int, ...]]]  # name -> (this rank's part, where in the tensor it begins)
 
 
@@ -106,15 +105,6 @@ def _blocks(pieces: Pieces) -> Iterator[Any]:
     yield len(text).to_bytes(8, "little") + text
     for name in order:
         yield pieces[name][0].cpu().contiguous().flatten().view(torch.uint8).numpy().data
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def stored_tensors(folder: Path, part: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
