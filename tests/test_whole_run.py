@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -160,7 +161,7 @@ def test_two_processes_come_to_the_misalignment_of_one(
     assert process.returncode == 0, told[-3000:] + err[-3000:]
     way = {"ddp": "DDP", "fsdp": "FSDP2"}[parallel]
     assert told.count(f"On 2 processes (gloo, CPU), {way}.") == 1
-    assert told.count("[5/13] stage_one") == 1
+    assert len(re.findall(r"^\[\d+/\d+\] stage_one", told, re.M)) == 1
     assert "[1/14]" not in told
     one, two = (json.loads((run / "results.json").read_text()) for run in (finished, out))
     assert two["trained_on"]["stage_one"] == {"ranks": 2, "parallel": parallel, "device": "CPU"}
