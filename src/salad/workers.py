@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from salad.errors import SaladError
 
@@ -28,6 +28,15 @@ class Died:
     """A worker's process ended while it had the task."""
 
     exit_code: int | None
+
+
+class FanOut(Protocol):
+    """Whoever answers tasks with many workers: `answer_all` on this machine, `ray_workers.answer_all` on a cluster."""
+
+    def __call__(
+        self, tasks: Iterable[Task], setup: Callable[[], Callable[[Task], Answer]], processes: int
+    ) -> Iterator[tuple[Task, Answer | Died]]:
+        """Every task with its answer, as they are done."""
 
 
 def answer_all(

@@ -15,7 +15,18 @@ from typing import Annotated
 import typer
 
 from salad import __version__
-from salad.cli import look, planning, prepare, runs, selection, speech, using  # noqa: F401  (each adds its verbs to the app)
+from salad.cli import (  # noqa: F401  (each adds its verbs to the app)
+    clustering,
+    look,
+    planning,
+    prepare,
+    probing,
+    runs,
+    selection,
+    speech,
+    synthesis,
+    using,
+)
 from salad.cli.options import app, is_main_process, num_processes, stop
 from salad.errors import InterruptedRunError, SaladError
 from salad.interrupts import TERMINATED, end_on_sigterm

@@ -1,0 +1,112 @@
+"""A whole run's recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from salad.recipe.base import Count, Positive, Settings
+from salad.recipe.data import DataSettings, SequenceSettings
+from salad.recipe.model import ModelSettings
+from salad.recipe.stages import StageOneSettings, StageTwoSettings
+from salad.recipe.synthesis import AugmentSettings, QualitySettings, VoiceSettings
+
+
+class MeasureSettings(Settings):
+    """Intervals by bootstrap over documents; the definition task's size; what a forward pass takes.
+
+    `batch_positions` of packed sequences where divergences are measured, `batch_documents` prompts in the task.
+    """
+
+    num_bootstrap: Count = 2000
+    task_items: Count = 40
+    batch_positions: Count = 2048
+    batch_documents: Count = 12
+
+
+class EngineSettings(Settings):
+    """How the arithmetic is done; nothing here changes what is computed by more than rounding.
+
+    `device`: auto takes a GPU where there is one. `parallel`, with several processes (torchrun): ddp keeps the whole
+    model on each, fsdp (FSDP2) shards parameters, gradients and optimizer state. `gradient_checkpointing` computes the
+    LLM's layers twice to keep their activations once. `teacher`: auto is the student with its LoRA switched off, or a
+    frozen copy where the whole LLM is trained; separate is always a copy; cached computes its hidden states once and
+    keeps them in 2 bytes a number. `keep_checkpoints`: how many of the latest are kept, besides the one before the
+    decay. `fan_out`: who embeds, speaks and probes: worker processes of this machine, or those of a Ray cluster
+    (docs/many-machines.md). Every `watch_every` steps (0: never) M, F and hearing are taken on `watch_items` held-out
+    human utterances.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    gradient_checkpointing: bool = False
+    teacher: Literal["auto", "separate", "cached"] = "auto"
+    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    fan_out: Literal["processes", "ray"] = "processes"
+    watch_every: Annotated[int, Field(ge=0)] = 0
+    watch_items: Annotated[int, Field(ge=2)] = 8
+
+
+class ExpectedSettings(Settings):
+    """What `salad plan` takes the data to be like; training reads none of it.
+
+    `natural_h` hours of natural speech in utterances of `utterance_s` seconds, `words_per_s` spoken in each second;
+    texts, read or spoken, of `text_words` words; the tokenizer's `tokens_per_word`.
+    """
+
+    natural_h: Positive | None = None
+    utterance_s: Positive = 12.0
+    words_per_s: Positive = 2.7
+    text_words: Positive = 600.0
+    tokens_per_word: Positive = 1.3
+
+
+class Recipe(Settings):
+    """A whole run. See recipes/*.yaml.
+
+    `threads` of the training process; `loader_workers`, processes that make its batches before they are asked for (0:
+    it makes them itself). Batches are the same with any number of workers. `asr` transcribes: the cascade, the check of
+    synthetic speech. `aligner` times words: pocketsphinx (US English), whisper, whisper:MODEL, ctc:MODEL. `voice`: one
+    by its name, or a pool of them (docs/voices.md).
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Count = 2
+    loader_workers: Annotated[int, Field(ge=0)] = 0
+    asr: str = "whisper-tiny.en"
+    aligner: str = "pocketsphinx"
+    voice: str | Annotated[tuple[VoiceSettings, ...], Field(min_length=1)] = "piper-joe"
+    augment: AugmentSettings = AugmentSettings()
+    quality: QualitySettings = QualitySettings()
+    embedder: str = "minilm-l6"
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    sequence: SequenceSettings = SequenceSettings()
+    stage_one: StageOneSettings = StageOneSettings()
+    stage_two: StageTwoSettings = StageTwoSettings()
+    measure: MeasureSettings = MeasureSettings()
+    engine: EngineSettings = EngineSettings()
+    expected: ExpectedSettings = ExpectedSettings()
+
+    @property
+    def voices(self) -> tuple[VoiceSettings, ...]:
+        """The voices that speak, one or a pool."""
+        return (VoiceSettings(name=self.voice),) if isinstance(self.voice, str) else self.voice
+
+    @model_validator(mode="after")
+    def _sequences_fit_into_micro_batches(self) -> Self:
+        longest = self.sequence.max_positions
+        stages = {"stage_one": self.stage_one, "stage_two": self.stage_two}
+        small = [
+            f"{k}.micro_batch_positions={s.micro_batch_positions}"
+            for k, s in stages.items()
+            if s.micro_batch_positions < longest
+        ]
+        if small:
+            raise ValueError(
+                f"{' and '.join(small)} must be at least sequence.max_positions={longest}, the longest sequence"
+            )
+        return self
