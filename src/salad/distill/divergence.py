@@ -24,7 +24,6 @@ width, D teacher width.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -48,11 +47,17 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True)
 class Terms:
-    """Per-position values, float32 [N]: D_KL(reference || model), -log model[target], entropy of the reference."""
+    """Per-position values, float32 [N].
+
+    D_KL(reference || model), -log model[target], entropy of the reference, -log reference[target], and where it was
+    asked for the Jensen-Shannon divergence of the two, 0 to log 2.
+    """
 
     kl_N: Tensor
     nll_N: Tensor
     entropy_N: Tensor
+    reference_nll_N: Tensor
+    jsd_N: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,20 +121,24 @@ def divergence_terms(
     model_head: Head | Tensor,
     targets_N: Tensor,
     chunk: int | None = None,
+    jsd: bool = False,
 ) -> Terms:
-    """Exact per-position terms for measuring; no gradient.
+    """Exact per-position terms for measuring; no gradient. `jsd` is asked for because it is not free.
 
     Forgetting takes the text LLM as reference and the adapted model on text as model; misalignment the adapted model on
     text as reference and on speech as model; the selection score the text LLM on text and the adapted model on speech.
     """
     pair = LogitsPair(model_NH, as_head(model_head), reference_ND, as_head(reference_head), targets_N, chunk)
-    kl_N, nll_N, entropy_N = (pair.new_values() for _ in range(3))
+    kl_N, nll_N, entropy_N, reference_nll_N, jsd_N = (pair.new_values() for _ in range(5))
     with torch.autocast(pair.device.type, enabled=False):
         for _, blocks in pair.chunks(targets_N):
             for block in blocks:
-                entropy_N[block.rows] = block.teacher_entropy()
+                entropy_N[block.rows], reference_nll_N[block.rows] = block.teacher_entropy(), block.teacher_nll()
                 nll_N[block.rows], kl_N[block.rows] = block.nll(), block.kl()
-    return Terms(kl_N.float(), nll_N.float(), entropy_N.float())
+                if jsd:
+                    jsd_N[block.rows] = block.jsd(0.5)[0]
+    free = (values.float() for values in (kl_N, nll_N, entropy_N, reference_nll_N))
+    return Terms(*free, jsd_N.float() if jsd else None)
 
 
 class _Objective(torch.autograd.Function):
@@ -191,11 +200,8 @@ def _by_logits(block: Block, kl_R: Tensor, setup: _Setup) -> Tensor:
         log_ratio_RV.add_(divergence_R[:, None]).mul_(-alpha).add_(1.0 - alpha)
         torch.mul(p_RV, log_ratio_RV, out=gradient_RV)
     else:
-        less = log_ratio_RV.new_tensor(math.log1p(-beta))
-        mixture_RV = torch.logaddexp(log_ratio_RV + math.log(beta), less, out=gradient_RV)  # log m − log p
-        of_student_R = -rowwise_dot(p_RV, mixture_RV)
-        of_teacher_R = rowwise_dot(q_RV, log_ratio_RV.sub_(mixture_RV))
-        divergence_R = beta * of_teacher_R + (1.0 - beta) * of_student_R
+        divergence_R, of_student_R = block.jsd(beta)
+        mixture_RV = gradient_RV  # log m − log p
         mixture_RV.add_(of_student_R[:, None]).mul_(-alpha * (1.0 - beta)).add_(1.0 - alpha).mul_(p_RV)
     gradient_RV.scatter_add_(1, block.targets_R1, gradient_RV.new_full(block.targets_R1.shape, alpha - 1.0))
     return divergence_R

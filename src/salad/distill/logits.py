@@ -8,6 +8,7 @@ Axes: N positions, C of them in a chunk, R in a block, V rows that both heads ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,6 +43,10 @@ class Block:
         """−log p of the targets [R]."""
         return -self.log_p_RV.gather(1, self.targets_R1).squeeze(1)
 
+    def teacher_nll(self) -> Tensor:
+        """−log q of the targets [R]; to be asked before `kl`."""
+        return -self.log_q_RV.gather(1, self.targets_R1).squeeze(1)
+
     def teacher_entropy(self) -> Tensor:
         """−Σ q log q [R]; to be asked before `kl`."""
         return -rowwise_dot(self.q_RV, self.log_q_RV)
@@ -49,6 +54,17 @@ class Block:
     def kl(self) -> Tensor:
         """KL(q ‖ p) [R]; `log_q_RV` becomes log q − log p."""
         return rowwise_dot(self.q_RV, self.log_q_RV.sub_(self.log_p_RV))
+
+    def jsd(self, beta: float) -> tuple[Tensor, Tensor]:
+        """β KL(q ‖ m) + (1−β) KL(p ‖ m) [R] with m = β q + (1−β) p, and KL(p ‖ m) [R]; to be asked after `kl`.
+
+        `log_p_RV` becomes log m − log p, and what `kl` left becomes log q − log m.
+        """
+        less = self.log_q_RV.new_tensor(math.log1p(-beta))
+        mixture_RV = torch.logaddexp(self.log_q_RV + math.log(beta), less, out=self.log_p_RV)
+        of_student_R = -rowwise_dot(self.p_RV, mixture_RV)
+        of_teacher_R = rowwise_dot(self.q_RV, self.log_q_RV.sub_(mixture_RV))
+        return beta * of_teacher_R + (1.0 - beta) * of_student_R, of_student_R
 
     def gradient_through_head(self) -> None:
         """The gradient by the logits, standing in `log_p_RV`, becomes that by the raw products."""
