@@ -6,6 +6,7 @@ import json
 import re
 from functools import cache, reduce
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -152,7 +153,7 @@ def hostile():
 @cache
 def drawn(results_of):
     """The page of full() or hostile(), drawn once: figures take their time."""
-    return page(parse_results(results_of()))
+    return page(parse_results(results_of()), Path())
 
 
 class Page(HTMLParser):
@@ -242,7 +243,7 @@ def test_the_figures_have_no_colours_of_their_own():
 
 def test_the_same_results_give_the_same_page():
     results = parse_results(PARTIAL["untrained"])
-    assert page(results) == page(results)
+    assert page(results, Path()) == page(results, Path())
 
 
 def test_hostile_text_is_shown_as_it_is():
@@ -254,19 +255,19 @@ def test_hostile_text_is_shown_as_it_is():
 def test_an_interval_that_leaves_out_its_value_is_drawn():
     results = with_arms("untrained")
     results["arms"][0]["misalignment_nats"] |= {"low": 3.5, "high": 3.6}  # a percentile bootstrap may do that
-    assert "<svg" in page(parse_results(results))
+    assert "<svg" in page(parse_results(results), Path())
 
 
 def test_results_without_human_speech_or_task_are_drawn():
     results = with_arms("untrained") | {"topline": None, "cascade": None}
     results["arms"][0] |= {"misalignment_human_nats": None, "hearing_human_nats": None, "task": None}
-    assert len(Page(page(parse_results(results))).all("svg")) == 2
+    assert len(Page(page(parse_results(results), Path())).all("svg")) == 2
 
 
 def test_many_clusters_still_fit():
     results = with_arms()
     results["clusters"] = [cluster(i, f"topic {i}", 2 + i / 128) for i in range(128)]
-    assert "Shown: the 32 with the highest M(c) of 128" in page(parse_results(results))
+    assert "Shown: the 32 with the highest M(c) of 128" in page(parse_results(results), Path())
 
 
 # What the numbers say
@@ -325,8 +326,8 @@ def test_an_arm_that_does_not_hear_is_warned_of(monkeypatch):
     assert "[−0.030, 0.070]" in warning
     assert said(results)["Stage II"].tone == "bad"
     assert said(results)["Selection by M(c)^γ"].headline == "Can't be judged: Stage II can't hear"
-    assert 'role="alert"' in page(parse_results(results))
-    assert 'role="alert"' not in page(parse_results(full())), "an untrained arm need not hear"
+    assert 'role="alert"' in page(parse_results(results), Path())
+    assert 'role="alert"' not in page(parse_results(full()), Path()), "an untrained arm need not hear"
 
 
 def test_an_arm_that_hears_human_speech_alone_is_said_to():

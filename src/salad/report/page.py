@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from salad.files import write_atomic
 from salad.report import table
+from salad.report.cluster_figures import NUM_DEAFEST, deafest_first, plus_minus, sounds_of
 from salad.report.figures import drawings
 from salad.report.results import Results, read_results
 from salad.report.verdicts import verdicts, warnings
@@ -42,22 +43,24 @@ def write_report(results: Path, out: Path) -> None:
         DataError: it is not JSON, has another schema, or a key is missing or holds something else.
     """
     # A lone surrogate can stand in JSON but not in a file
-    write_atomic(out, page(read_results(results)).encode("utf-8", errors="replace"))
+    write_atomic(out, page(read_results(results), results.parent).encode("utf-8", errors="replace"))
 
 
-def page(results: Results) -> str:
-    """The page's HTML."""
+def page(results: Results, folder: Path) -> str:
+    """The page's HTML; `folder` is what the speech's paths start from."""
+    clusters = deafest_first(results.clusters)
     return (
-        _environment()
+        environment()
         .get_template(TEMPLATE)
         .render(
             results=results,
+            sounds=sounds_of(clusters, folder),
             what_ran=_what_ran(results),
             figures=drawings(results),
             arms=table.arms_table(results),
             verdicts=verdicts(results),
             warnings=warnings(results),
-            clusters=sorted(results.clusters, key=lambda cluster: (-cluster.misalignment_nats, cluster.cluster)),
+            clusters=clusters,
             num_selected=sum(cluster.selected for cluster in results.clusters) or 1,
             num_selected_uniform=sum(cluster.selected_uniform for cluster in results.clusters) or 1,
             recipe=yaml.safe_dump(results.recipe, sort_keys=False, allow_unicode=True),
@@ -79,23 +82,25 @@ def _what_ran(results: Results) -> dict[str, str]:
     return found
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates of this room, with the filters that write numbers."""
+    jinja = Environment(
         loader=PackageLoader("salad", "report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    jinja.filters.update(
         nats=table.nats,
         percent=table.percent,
         duration=table.duration,
         difference=table.difference,
         whole=_whole,
+        plus_minus=plus_minus,
     )
-    environment.globals.update(arm_titles=table.ARM_TITLES, metric_titles=table.METRIC_TITLES)
-    return environment
+    jinja.globals.update(arm_titles=table.ARM_TITLES, metric_titles=table.METRIC_TITLES, num_deafest=NUM_DEAFEST)
+    return jinja
 
 
 def _whole(cell: str) -> str:

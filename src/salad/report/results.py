@@ -118,19 +118,46 @@ class Comparison(Record):
     difference: Estimate
 
 
-class Cluster(Record):
-    """One cluster of the broad text: its probe, its target probability, and the texts drawn by each arm of Stage II."""
+class Probe(Record):
+    """What a probe found in a cluster: M(c) and its standard error (None: it had one text), nats per text position."""
+
+    misalignment_nats: float
+    standard_error_nats: float | None
+
+
+class Sample(Record):
+    """A probe's text, its speech (relative to the file of the results), M on it, and the recognizer's error rate."""
+
+    text: str
+    audio: str | None
+    misalignment_nats: float | None
+    cer: float | None
+
+
+class ProbedCluster(Probe):
+    """One cluster of the broad text and its probe.
+
+    `share` of the corpus; `x` and `y`, its place on the map, 0-1; `after`: what probes of later models found, by name.
+    """
 
     cluster: int
     name: str
-    size: int
-    examples: list[str]
-    misalignment_nats: float
-    standard_error_nats: float
     teacher_entropy_nats: float
-    mean_cer: float
+    mean_cer: float | None
     num_probes: int
     excluded: str | None
+    share: float | None = None
+    x: float | None = None
+    y: float | None = None
+    after: dict[str, Probe] = {}
+    samples: list[Sample] = []
+
+
+class Cluster(ProbedCluster):
+    """One cluster of a run: its size, its target probability, and the texts drawn by each arm of Stage II."""
+
+    size: int
+    examples: list[str]
     target: float
     selected: float
     selected_uniform: float

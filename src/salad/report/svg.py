@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, FAINT = "#010101", "#010102"
+INK, FAINT, PAGE = "#010101", "#010102", "#010107"
 ARM_COLOURS = {
     "untrained": "#010103",
     "stage_one": "#010104",
@@ -28,6 +28,7 @@ ARM_COLOURS = {
 IN_CSS = {
     INK: "currentColor",
     FAINT: "var(--faint)",
+    PAGE: "var(--page)",
     **{colour: f"var(--{name.replace('_', '-')})" for name, colour in ARM_COLOURS.items()},
 }
 STYLE: dict[Any, Any] = {  # Any: matplotlib types the keys as a Literal of them all

@@ -1,0 +1,234 @@
+"""Figures of Stage II: the misalignment map, what the probe found, and where the synthetic speech comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from salad.report.drawing import ABOVE, WIDTH_IN, Drawing, drawing, interval, legend, rows, swatch
+from salad.report.results import Cluster, Estimate, Probe, ProbedCluster
+from salad.report.sound import data_uris
+from salad.report.svg import ARM_COLOURS, FAINT, INK, PAGE
+from salad.report.table import ARM_TITLES, nats, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+C = TypeVar("C", bound=ProbedCluster)
+MAX_CLUSTERS = 32  # as many rows as still fit a page; the table has them all
+MAX_LABEL = 26
+MAX_MAP_LABEL = 20
+NUM_DEAFEST = 8  # in the table that has their speech
+NUM_NAMED = 12  # names on the map; more would hide it
+PANEL_IN = 3.3
+LARGEST_PT2, SMALLEST_PT2 = 600.0, 14.0  # a cluster's mark on the map, square points
+BESIDE = ((1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"))
+COLOURS = "cividis"  # even in lightness, and the same for those who see no red or green
+
+
+def misalignment_map(clusters: Sequence[ProbedCluster], before: str = "Stage I") -> Drawing | None:
+    """The clusters where their texts' meanings lie, coloured by M(c), sized by share: before, and after.
+
+    One panel for `before`, one for each later probe that the clusters know; all have one scale of colours.
+    """
+    placed = [c for c in clusters if c.x is not None and c.y is not None]
+    if not placed:
+        return None
+    panels: dict[str, list[tuple[ProbedCluster, Probe | None]]] = {before: [(c, c) for c in placed]}
+    for name in dict.fromkeys(name for c in placed for name in c.after):
+        panels[ARM_TITLES.get(name, name)] = [(c, c.after.get(name)) for c in placed]
+    values = [
+        found.misalignment_nats for panel in panels.values() for c, found in panel if found is not None and _counts(c)
+    ]
+    if not values:
+        return None
+    figure = _map_figure(panels, (min(values), max(values)))
+    caption = (
+        "The misalignment map. A mark is a cluster of texts, near those of similar meaning, as large as its share of "
+        f"the corpus; its colour is M(c), on one scale. Named: the {min(NUM_NAMED, len(placed))} where {before} "
+        "mishears most, as far as there is room. Crosses: left out."
+    )
+    return drawing(figure, "map", f"{caption} {_map_told(panels)}.", caption)
+
+
+def _map_told(panels: dict[str, list[tuple[ProbedCluster, Probe | None]]]) -> str:
+    told = []
+    for title, panel in panels.items():
+        found = [(c, probe.misalignment_nats) for c, probe in panel if probe is not None and _counts(c)]
+        if found:
+            worst, value = max(found, key=lambda pair: pair[1])
+            mean = sum(m for _, m in found) / len(found)
+            told.append(f"{title}: mean M(c) {nats(mean)}, highest {nats(value)} in {cluster_label(worst)}")
+    return "; ".join(told)
+
+
+def _counts(cluster: ProbedCluster) -> bool:
+    return cluster.num_probes > 0 and cluster.excluded is None
+
+
+def _map_figure(panels: dict[str, list[tuple[ProbedCluster, Probe | None]]], bounds: tuple[float, float]) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_IN, 0.6 + PANEL_IN * len(panels)), layout="constrained")
+    FigureCanvasAgg(figure)  # which measures how long a name is
+    low, high = bounds
+    colours = ScalarMappable(Normalize(low, high if high > low else low + 1e-9), COLOURS)
+    axes = [figure.add_subplot(len(panels), 1, place) for place in range(1, len(panels) + 1)]
+    for own, (title, panel) in zip(axes, panels.items(), strict=True):
+        own.set(xlim=(-0.08, 1.08), ylim=(-0.08, 1.08), xticks=[], yticks=[])
+        own.set_title(title, fontsize=10, loc="left")
+        own.spines[:].set_visible(True)
+        _marks(own, panel, colours)
+    figure.colorbar(colours, ax=axes, location="bottom", shrink=0.7, pad=0.01, label="M(c), nats per text position")
+    figure.draw_without_rendering()
+    for own, panel in zip(axes, panels.values(), strict=True):
+        _names(own, [c for c, _ in panel])
+    return figure
+
+
+def _marks(axes: Axes, panel: Sequence[tuple[ProbedCluster, Probe | None]], colours: ScalarMappable) -> None:
+    for (c, found), size in zip(panel, _sizes([c for c, _ in panel]), strict=True):
+        if found is None or not _counts(c):
+            axes.scatter(*_place(c), s=size / 3, marker="x", color=FAINT)
+        else:
+            face = colours.to_rgba(np.array([found.misalignment_nats]))
+            axes.scatter(*_place(c), s=size, color=face, edgecolors=INK, linewidths=0.5)
+
+
+def _sizes(clusters: Sequence[ProbedCluster]) -> list[float]:
+    """The area of each mark, square points; of many clusters each is small."""
+    largest = max((c.share or 0.0) for c in clusters) or 1.0
+    most = LARGEST_PT2 / max(1.0, len(clusters) / 16)
+    return [max(SMALLEST_PT2, most * (c.share or 0.0) / largest) for c in clusters]
+
+
+def _place(cluster: ProbedCluster) -> tuple[float, float]:
+    return cluster.x or 0.0, cluster.y or 0.0
+
+
+def _names(axes: Axes, clusters: Sequence[ProbedCluster]) -> None:
+    """The deafest clusters' names beside their marks, where they hide no other name."""
+    taken: list[Bbox] = []
+    frame = axes.get_window_extent()
+    sized = [(c, size) for c, size in zip(clusters, _sizes(clusters), strict=True) if _counts(c)]
+    for c, size in sorted(sized, key=lambda pair: -pair[0].misalignment_nats)[:NUM_NAMED]:
+        away = math.sqrt(size / math.pi) + 3.0
+        for dx, dy, across, up in BESIDE:
+            text = axes.annotate(
+                cluster_label(c, MAX_MAP_LABEL),
+                _place(c),
+                (dx * away, dy * away),
+                textcoords="offset points",
+                ha=across,
+                va=up,
+                fontsize=7.5,
+                bbox={"facecolor": PAGE, "edgecolor": "none", "alpha": 0.7, "pad": 0.6},
+            )
+            box = text.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()
+
+
+def cluster_misalignment(clusters: Sequence[ProbedCluster]) -> Drawing | None:
+    """M(c) ± its standard error, and the teacher's entropy beside it."""
+    shown = _shown(clusters)
+    if not shown:
+        return None
+    figure, axes = rows([cluster_label(c) for c in shown], legend=True, legend_rows=2)
+    for y, c in enumerate(shown):
+        error = c.standard_error_nats or 0.0
+        around = Estimate(
+            value=c.misalignment_nats, low=c.misalignment_nats - error, high=c.misalignment_nats + error, n=c.num_probes
+        )
+        if c.num_probes:
+            interval(axes, y, around, ARM_COLOURS["stage_one"], "o", filled=c.excluded is None)
+            axes.plot([c.teacher_entropy_nats], [y], "|", color=INK, markersize=11, markeredgewidth=1.8)
+    axes.set_xlabel("nats per text position")
+    axes.set_xlim(left=0)
+    entries = [("M(c) ± standard error", "o", True), ("teacher's entropy", "|", False)]
+    if any(c.excluded for c in shown):
+        entries.append(("left out", "o", False))
+    legend(axes, entries)
+    caption = (
+        "What the probe found, cluster by cluster. On a model that hardly hears, M(c) follows the teacher's entropy: "
+        f"then it measures how hard the text is.{_of_all(clusters)}"
+    )
+    told = "; ".join(f"{cluster_label(c)} {nats(c.misalignment_nats)}{plus_minus(c)}" for c in shown)
+    return drawing(figure, "cluster-m", f"{caption} {told}.", caption)
+
+
+def cluster_shares(clusters: Sequence[Cluster]) -> Drawing | None:
+    """The share of texts drawn from each cluster, by M(c)^γ and uniformly, and the target it was drawn from."""
+    shown = _shown(clusters)
+    if not shown:
+        return None
+    selected = sum(c.selected for c in clusters) or 1
+    uniform = sum(c.selected_uniform for c in clusters) or 1
+    chosen, control = ARM_COLOURS["stage_two"], ARM_COLOURS["stage_two_uniform"]
+    figure, axes = rows([cluster_label(c) for c in shown], legend=True, row_in=0.38, legend_rows=2)
+    for y, c in enumerate(shown):
+        if c.selected:
+            axes.barh(y - 0.19, 100 * c.selected / selected, 0.34, color=chosen)
+        if c.selected_uniform:
+            share = 100 * c.selected_uniform / uniform
+            axes.barh(y + 0.19, share, 0.34, color="none", edgecolor=control, linewidth=1.4)
+        if c.target:
+            axes.plot([100 * c.target], [y - 0.19], "|", color=INK, markersize=10, markeredgewidth=1.8)
+    axes.plot([], [], "|", color=INK, markersize=10, markeredgewidth=1.8, label="target of M(c)^γ")
+    axes.set_xlabel("share of the texts, %")
+    axes.set_xlim(left=0)
+    swatches = [swatch("drawn by M(c)^γ", chosen, filled=True), swatch("drawn uniformly", control, filled=False)]
+    axes.legend(handles=[*swatches, *axes.get_legend_handles_labels()[0]], **ABOVE)
+    caption = f"Where Stage II's synthetic speech comes from.{_of_all(clusters)}"
+    told = "; ".join(
+        f"{cluster_label(c)} {percent(c.selected / selected)} by M(c)^γ, "
+        f"{percent(c.selected_uniform / uniform)} uniformly"
+        for c in shown
+    )
+    return drawing(figure, "cluster-shares", f"{caption} {told}.", caption)
+
+
+def deafest_first(clusters: Sequence[C]) -> list[C]:
+    """The clusters, highest M(c) first."""
+    return sorted(clusters, key=lambda c: (-c.misalignment_nats, c.cluster))
+
+
+def sounds_of(clusters: Sequence[ProbedCluster], folder: Path) -> dict[str, str]:
+    """The speech of the samples that the table of the deafest shows, by name, as data URIs."""
+    heard = [c for c in clusters if c.samples][:NUM_DEAFEST]
+    return data_uris((sample.audio for c in heard for sample in c.samples), folder)
+
+
+def _shown(clusters: Sequence[C]) -> list[C]:
+    """The clusters of the figures."""
+    return deafest_first(clusters)[:MAX_CLUSTERS]
+
+
+def _of_all(clusters: Sequence[ProbedCluster]) -> str:
+    more = len(clusters) > MAX_CLUSTERS
+    return f" Shown: the {MAX_CLUSTERS} with the highest M(c) of {len(clusters)}." if more else ""
+
+
+def plus_minus(probe: Probe) -> str:
+    """A probe's standard error as " ± 0.123"; nothing where one text gave none."""
+    return "" if probe.standard_error_nats is None else f" ± {nats(probe.standard_error_nats)}"
+
+
+def cluster_label(cluster: ProbedCluster, longest: int = MAX_LABEL) -> str:
+    """Number and name; one short line of characters that can be printed and stand in XML."""
+    name = "".join(c for c in " ".join(cluster.name.split()) if c.isprintable())
+    label = f"{cluster.cluster} {name}".strip()
+    return label if len(label) <= longest else label[: longest - 1].rstrip() + "…"
