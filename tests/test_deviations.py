@@ -11,7 +11,8 @@ from salad.recipe import Recipe
 
 PAPER: dict[str, Any] = {
     "name": "paper",
-    "voice": "af_heart",
+    "voice": "kokoro-af_heart",
+    "embedder": "BAAI/bge-large-en-v1.5",
     "model": {
         "llm": "Qwen/Qwen2.5-3B",
         "train_llm": "full",
@@ -50,6 +51,11 @@ def test_the_papers_recipe_departs_nowhere() -> None:
         ({"model": {"adapter": {"kind": "conv", "num_layers": 0}}}, "The adapter is strided convolutions; "),
         ({"model": {"train_llm": "frozen"}}, "The LLM is trained not at all"),
         ({"sequence": {"policy": "utterance"}}, "Sequences follow the policy utterance; "),
+        ({"stage_two": {"score": "jsd"}}, "Clusters are weighed by jsd; "),
+        ({"stage_two": {"gamma": 0}}, "γ is 0; the paper's is 5."),
+        ({"stage_two": {"max_boost": 4}}, "What is drawn is kept from a few clusters"),
+        ({"stage_two": {"budget_frac": None, "budget_h": 12}}, "The synthetic speech is 12 h; "),
+        ({"augment": {"noise_frac": 0.5}}, "Synthetic speech is augmented"),
     ],
     ids=str,
 )
@@ -60,3 +66,12 @@ def test_each_departure_is_one_sentence(changes: dict[str, Any], said: str) -> N
     (sentence,) = of(**full)
     assert said in sentence
     assert sentence.endswith(".")
+
+
+def test_a_pool_of_voices_and_another_embedder_are_said() -> None:
+    pool = [{"name": "kokoro-af_heart"}, {"name": "piper-joe", "weight": 2}]
+    said = deviations(Recipe.model_validate(PAPER | {"voice": pool, "embedder": "minilm-l6"}))
+    assert said == [
+        "Texts are embedded by minilm-l6; the paper's embedder is BAAI/bge-large-en-v1.5.",
+        "The voices are kokoro-af_heart, piper-joe; the paper's is Kokoro's af_heart.",
+    ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from salad.natural_speech import corpora
-from salad.recipe import AdapterSettings, Recipe, StageSettings
+from salad.recipe import AdapterSettings, Recipe, StageSettings, StageTwoSettings
 
+PAPER_EMBEDDER = "BAAI/bge-large-en-v1.5"
+PAPER_VOICE = "kokoro-af_heart"
 PAPER_LLM = ("Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B")
 TEXT_FRAC = 1 / 3
 DIVERGENCES = {"reverse_kl": "the reverse KL", "jsd": "the generalized Jensen-Shannon divergence"}
@@ -83,10 +85,37 @@ def _data(recipe: Recipe) -> list[str]:
         found.append("Natural speech is 25 minutes of telephone prompts by one speaker; the paper has 141,612 hours.")
     if recipe.data.text == "wordnet":
         found.append("Broad text is WordNet's definitions; the paper's is FineWeb-Edu.")
+    if recipe.embedder != PAPER_EMBEDDER:
+        found.append(f"Texts are embedded by {recipe.embedder}; the paper's embedder is {PAPER_EMBEDDER}.")
     if two.num_clusters != 128:
         found.append(f"The broad text has {two.num_clusters} clusters; the paper's has 128.")
-    if two.budget_frac != 0.01:
+    return [*found, *_selection(two), *_synthesis(recipe)]
+
+
+def _selection(two: StageTwoSettings) -> list[str]:
+    found = []
+    if two.score != "misalignment":
+        found.append(
+            f"Clusters are weighed by {two.score}; the paper weighs them by student on speech against teacher."
+        )
+    if two.gamma != 5:
+        found.append(f"γ is {two.gamma:g}; the paper's is 5.")
+    if two.coverage_frac or two.max_boost is not None:
+        found.append("What is drawn is kept from a few clusters by coverage_frac or max_boost; the paper has neither.")
+    if two.budget_frac is None:
+        own = f"{two.budget_h:g} h" if two.budget_h is not None else f"{two.budget_tokens} tokens"
+        found.append(f"The synthetic speech is {own}; the paper's is 1% of the natural speech.")
+    elif two.budget_frac != 0.01:
         found.append(f"The synthetic speech is {two.budget_frac:.0%} of the natural speech; the paper's is 1%.")
-    if recipe.voice not in ("kokoro:af_heart", "af_heart"):
-        found.append(f"The voice is {recipe.voice}; the paper's is Kokoro's af_heart.")
+    return found
+
+
+def _synthesis(recipe: Recipe) -> list[str]:
+    found, augment = [], recipe.augment
+    if recipe.voice_names != (PAPER_VOICE,):
+        many = len(recipe.voice_names) > 1
+        own = f"voices are {', '.join(recipe.voice_names)}" if many else f"voice is {recipe.voice_names[0]}"
+        found.append(f"The {own}; the paper's is Kokoro's af_heart.")
+    if any((augment.noise_frac, augment.reverb_frac, augment.codec_frac, augment.telephone_frac)):
+        found.append("Synthetic speech is augmented; the paper does not say that its is.")
     return found

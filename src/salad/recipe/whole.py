@@ -96,6 +96,11 @@ class Recipe(Settings):
         """The voices that speak, one or a pool."""
         return (VoiceSettings(name=self.voice),) if isinstance(self.voice, str) else self.voice
 
+    @property
+    def voice_names(self) -> tuple[str, ...]:
+        """What the voices are called."""
+        return tuple(voice.name for voice in self.voices)
+
     @model_validator(mode="after")
     def _sequences_fit_into_micro_batches(self) -> Self:
         longest = self.sequence.max_positions
