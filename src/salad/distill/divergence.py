@@ -137,8 +137,9 @@ def divergence_terms(
                 nll_N[block.rows], kl_N[block.rows] = block.nll(), block.kl()
                 if jsd:
                     jsd_N[block.rows] = block.jsd(0.5)[0]
-    free = (values.float() for values in (kl_N, nll_N, entropy_N, reference_nll_N))
-    return Terms(*free, jsd_N.float() if jsd else None)
+    return Terms(
+        kl_N.float(), nll_N.float(), entropy_N.float(), reference_nll_N.float(), jsd_N.float() if jsd else None
+    )
 
 
 class _Objective(torch.autograd.Function):
