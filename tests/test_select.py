@@ -7,16 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import chi2
 
 import tiny
-from salad.errors import DataError, RecipeError
+from salad.errors import RecipeError
 from salad.measure.divergence_by_item import ItemDivergence
 from salad.measure.statistics import ratio_of_sums
 from salad.select.balanced_kmeans import balanced_assignment, balanced_kmeans
 from salad.select.probe import probe_clusters
-from salad.select.sampling import select_texts, target_distribution
-from salad.texts.text import Text
+from salad.select.target import target_distribution
 
 # --- balanced clusters ----------------------------------------------------------------------------------------------
 
@@ -96,119 +94,6 @@ def test_clusters_that_cannot_be_are_refused():
         balanced_kmeans(np.zeros((4, 2)), 5, 0)
     with pytest.raises(RecipeError, match="not finite"):
         balanced_kmeans(np.array([[0.0], [np.nan]]), 2, 0)
-
-
-# --- the target -----------------------------------------------------------------------------------------------------
-
-
-def test_gamma_0_is_the_base_distribution():
-    web = [0.1, 0.2, 0.3, 0.4]
-    assert target_distribution(web, [0.5, 3.0, 0.0, 1.0], 0.0, [False] * 4) == pytest.approx(web, abs=1e-15)
-    kept = target_distribution(web, [0.5, 3.0, 0.0, 1.0], 0.0, [False, True, False, False])
-    assert kept == pytest.approx([1 / 8, 0, 3 / 8, 4 / 8])
-    assert target_distribution(web, [0.0] * 4, 0.0, [False] * 4) == pytest.approx(web)
-
-
-@pytest.mark.parametrize("gamma", [0.5, 1.0, 5.0])
-def test_the_target_is_base_times_misalignment_to_the_gamma(gamma):
-    web, scores = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.5, 3.0, 0.0, 1.0])
-    target = target_distribution(web, scores, gamma, [False] * 4)
-    assert target == pytest.approx(web * scores**gamma / (web * scores**gamma).sum())
-    assert target.sum() == pytest.approx(1)
-    scaled = target_distribution(web, 1000 * scores, gamma, [False] * 4)
-    assert scaled == pytest.approx(target)  # the unit of the score doesn't matter
-
-
-def test_a_large_gamma_does_not_overflow():
-    target = target_distribution([0.5, 0.5], [1e3, 2e3], 2000.0, [False, False])
-    assert target == pytest.approx([0, 1])
-
-
-def test_excluded_clusters_get_nothing_whatever_their_score():
-    for score in (np.nan, np.inf, -1.0, 1e9):
-        target = target_distribution([1 / 3] * 3, [1.0, score, 1.0], 5.0, [False, True, False])
-        assert target == pytest.approx([0.5, 0.0, 0.5])
-
-
-@pytest.mark.parametrize(
-    ("scores", "excluded", "said"),
-    [
-        ([0.0, 0.0], [False, False], "0 in every cluster"),
-        ([0.0, 2.0], [False, True], "0 in every cluster"),
-        ([1.0, 1.0], [True, True], "all clusters are excluded"),
-        ([1.0, -0.1], [False, False], "not negative"),
-        ([1.0, np.nan], [False, False], "finite"),
-    ],
-)
-def test_a_target_that_cannot_be_is_refused(scores, excluded, said):
-    with pytest.raises(DataError, match=said):
-        target_distribution([0.5, 0.5], scores, 5.0, excluded)
-
-
-# --- drawing texts --------------------------------------------------------------------------------------------------
-
-
-def corpus(sizes, length=20):
-    texts = [Text(f"{c}-{i}", "x" * length, "d", "s", "free") for c, size in enumerate(sizes) for i in range(size)]
-    return texts, {text.id: int(text.id.split("-")[0]) for text in texts}
-
-
-def draw(sizes, target, budget_s, seed=0, purpose="gamma 5"):
-    texts, cluster_of = corpus(sizes)
-    return select_texts(texts, cluster_of, target, budget_s, 0.05, seed, purpose)  # 1 s a text
-
-
-def test_no_text_comes_twice_and_the_budget_is_just_reached():
-    selection = draw([50, 50, 50], [0.2, 0.3, 0.5], 60.0)
-    ids = [text.id for text in selection.texts]
-    assert len(ids) == len(set(ids)) == 60
-    assert selection.estimated_s == pytest.approx(60.0)
-    assert selection.per_cluster == [sum(i.startswith(f"{c}-") for i in ids) for c in range(3)]
-    assert selection.target == [0.2, 0.3, 0.5]
-    assert selection.exhausted_clusters == []
-    assert len(draw([90], [1.0], 59.5).texts) == 60  # the text that reaches the budget is the last
-    assert len(draw([50], [1.0], 50.0).texts) == 50  # a budget of the whole corpus
-    assert draw([50], [1.0], 0.0).texts == []
-
-
-def test_the_selection_is_a_function_of_seed_and_purpose():
-    one = draw([50, 50], [0.5, 0.5], 40.0)
-    assert draw([50, 50], [0.5, 0.5], 40.0) == one
-    assert draw([50, 50], [0.5, 0.5], 40.0, seed=1).texts != one.texts
-    assert draw([50, 50], [0.5, 0.5], 40.0, purpose="gamma 0").texts != one.texts
-
-
-def test_draws_follow_the_target():
-    target = np.array([0.05, 0.15, 0.3, 0.5])
-    selection = draw([3000] * 4, list(target), 2000.0)
-    expected = 2000 * target
-    statistic = ((np.array(selection.per_cluster) - expected) ** 2 / expected).sum()
-    assert statistic < chi2.ppf(0.999, 3)
-
-
-def test_texts_of_a_cluster_are_drawn_uniformly():
-    counts = np.zeros(20)
-    for seed in range(400):
-        for text in draw([20], [1.0], 5.0, seed=seed).texts:
-            counts[int(text.id.split("-")[1])] += 1
-    assert ((counts - 100) ** 2 / 100).sum() < chi2.ppf(0.999, 19)
-
-
-def test_a_cluster_without_weight_is_never_drawn_from():
-    assert draw([30, 30], [1.0, 0.0], 30.0).per_cluster == [30, 0]
-
-
-def test_a_used_up_cluster_is_closed_and_named():
-    selection = draw([5, 100, 0], [0.8, 0.1, 0.1], 60.0)
-    assert selection.per_cluster == [5, 55, 0]
-    assert selection.exhausted_clusters == [0, 2]
-    assert selection.target == [0.8, 0.1, 0.1]
-
-
-@pytest.mark.parametrize(("sizes", "target"), [([10, 10], [0.5, 0.5]), ([10, 1000], [1.0, 0.0])])
-def test_a_budget_larger_than_the_corpus_is_refused(sizes, target):
-    with pytest.raises(DataError, match="larger than the corpus"):
-        draw(sizes, target, 25.0)
 
 
 # --- the probe ------------------------------------------------------------------------------------------------------

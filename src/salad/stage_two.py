@@ -18,10 +18,11 @@ from salad.card.page import write_card
 from salad.distill.checkpoint import load_weights
 from salad.distill.schedule import linear_to_zero
 from salad.distill.teacher import teacher_for
+from salad.errors import DataError
 from salad.interleave.builder import SequenceBuilder
 from salad.interleave.stream import Stream
 from salad.interleave.utterances import Utterance, feature_lookup
-from salad.measure.divergence_by_item import divergence_by_item, student_hears, teacher_reads_text
+from salad.measure.divergence_by_item import scores_by_item
 from salad.measure.misalignment import batches_of
 from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
@@ -29,10 +30,13 @@ from salad.ranks import ALONE, Ranks, device_of
 from salad.recipe import Recipe
 from salad.run import Progress
 from salad.select.balanced_kmeans import Clustering, balanced_kmeans
+from salad.select.budget import seconds_budget
 from salad.select.embed import embed
 from salad.select.naming import cluster_names
-from salad.select.probe import ClusterProbe, probe_clusters
-from salad.select.sampling import Selection, select_texts, target_distribution
+from salad.select.probe import ClusterProbe, ProbeItem, probe_clusters
+from salad.select.sampling import Pool, Selection, select_texts
+from salad.select.scores import cluster_scores
+from salad.select.target import target_distribution
 from salad.speech.prepared import Rejected
 from salad.stage_one import PRE_DECAY, by_size, usable_speech
 from salad.student import save_model, warm_start_once
@@ -66,9 +70,13 @@ def probe(
     usable, rejected = builder.usable(spoken)
     sequences = [builder.mixed(utterance) for utterance in usable]
     batches = batches_of(sequences, feature_lookup(usable), student, recipe.measure.batch_positions)
-    rows = divergence_by_item(teacher_reads_text(teacher_for(student)), student_hears(student), batches)
+    words = {utterance.id: utterance.words for utterance in usable}
+    items = [
+        ProbeItem(row, cluster_of[row.item], cer_of.get(row.item), len(words[row.item]), words[row.item][-1].end_s)
+        for row in scores_by_item(teacher_for(student), student, batches)
+    ]
     settings = recipe.stage_two
-    return probe_clusters(rows, cluster_of, cer_of, settings.num_clusters, settings.max_cer), rejected
+    return probe_clusters(items, settings.num_clusters, settings.max_cer), rejected
 
 
 def select(
@@ -81,11 +89,17 @@ def select(
     seed: int,
 ) -> Selection:
     """3. and 4. P_target ~ P_web M^gamma, and texts drawn from it until the budget is reached."""
-    sizes = np.bincount([cluster_of[text.id] for text in pool if text.id in cluster_of], minlength=len(probes))
-    web = sizes / sizes.sum()
+    unknown = [text.id for text in pool if text.id not in cluster_of]
+    if unknown:
+        raise DataError(f"{len(unknown)} texts are in no cluster (e.g. {unknown[0]!r}); cluster this corpus first.")
+    labels = np.array([cluster_of[text.id] for text in pool], np.int32)
+    num_chars = np.array([len(text.text) for text in pool], np.int32)
     excluded = [entry.excluded is not None for entry in probes]
-    target = target_distribution(list(web), [entry.misalignment_nats for entry in probes], gamma, excluded)
-    return select_texts(pool, cluster_of, list(target), budget_s, seconds_per_character, seed, f"gamma {gamma}")
+    sizes = np.bincount(labels, minlength=len(probes))
+    target = target_distribution(sizes, cluster_scores(probes, "misalignment"), gamma, excluded)
+    hint = "lower stage_two.budget_frac or raise data.pool_texts"
+    budget = seconds_budget(budget_s, seconds_per_character)
+    return select_texts(Pool(pool, labels, num_chars), target, budget, seed, hint=hint)
 
 
 def stage_two(

@@ -25,16 +25,17 @@ def select(
     as_json: JsonOption = False,
 ) -> None:
     """Draw texts by misalignment^gamma until a budget of speech is reached: OUT/selected.jsonl."""
-    from salad.texts.text import write_texts
+    from salad.texts.text import read_texts, write_texts
     from salad.verbs import hours, select_folder
 
     chosen = select_folder(texts, clusters, probes, gamma, hours(budget) * 3600, pace, seed)
-    write_texts(out / "selected.jsonl", chosen.texts)
+    corpus = read_texts(texts)
+    write_texts(out / "selected.jsonl", [corpus[row] for row in chosen.rows])
     summary = {
-        "num_texts": len(chosen.texts),
-        "estimated_h": chosen.estimated_s / 3600,
+        "num_texts": len(chosen.rows),
+        "estimated_h": chosen.spent / 3600,
         "target": chosen.target,
         "per_cluster": chosen.per_cluster,
-        "exhausted_clusters": chosen.exhausted_clusters,
+        "exhausted_clusters": chosen.exhausted,
     }
     print_result(summary, as_json)

@@ -54,11 +54,12 @@ def run_select(run: Run, progress: Progress) -> dict[str, Any]:
     pace = sum(cut.duration for cut in spoken) / sum(len(text_of(cut)) for cut in spoken)
     budget_s = run.recipe.stage_two.budget_frac * float(report_of(run, "stage_one")["human_s"])
     report: dict[str, Any] = {"budget_s": budget_s}
+    pool = read_texts(texts_file(run, "pool"))
     for arm, gamma in zip(ARMS, (run.recipe.stage_two.gamma, 0.0), strict=True):
-        chosen = select(read_texts(texts_file(run, "pool")), labels, probes, gamma, budget_s, pace, run.recipe.seed)
-        write_texts(run.path("selected", f"{arm}.jsonl"), chosen.texts)
-        report[arm] = {"num_texts": len(chosen.texts), "per_cluster": chosen.per_cluster, "target": chosen.target}
-        report[arm]["exhausted_clusters"] = chosen.exhausted_clusters
+        chosen = select(pool, labels, probes, gamma, budget_s, pace, run.recipe.seed)
+        write_texts(run.path("selected", f"{arm}.jsonl"), [pool[row] for row in chosen.rows])
+        report[arm] = {"num_texts": len(chosen.rows), "per_cluster": chosen.per_cluster, "target": chosen.target}
+        report[arm]["exhausted_clusters"] = chosen.exhausted
     progress(2, 2)
     return report
 
