@@ -12,6 +12,7 @@ from salad.assets import asset_dir, resolve
 from salad.errors import DataError, MissingFileError, RecipeError
 from salad.texts import wordnet
 from salad.texts.normalize import PUNCTUATION, spoken_form
+from salad.texts.split import comparable, split
 from salad.texts.text import Text, read_texts, write_texts
 
 SPOKEN = {
@@ -204,20 +205,24 @@ def some_texts(num: int) -> list[Text]:
 def test_a_split_shares_nothing_and_depends_on_the_seed_alone() -> None:
     texts = some_texts(200)
     twins = [Text(f"twin-{i}", f"text NUMBER {i}!", "noun.act", "s", "l") for i in range(100)]
-    sizes = {"mix": 50, "pool": 100, "probe": 20, "heldout": 30}
-    parts = wordnet.split_by_synset(texts + twins, sizes, seed=1)
-    assert {name: len(part) for name, part in parts.items()} == sizes
-    everything = [wordnet.comparable(text.text) for part in parts.values() for text in part]
+    sizes = {"mix": 50, "pool": 100, "rest": None, "heldout": 30}
+
+    def parts(corpus: list[Text], seed: int) -> dict[str, list[Text]]:
+        return {name: [corpus[row] for row in rows] for name, rows in split(corpus, sizes, seed).items()}
+
+    first = parts(texts + twins, 1)
+    assert {name: len(part) for name, part in first.items()} == {**sizes, "rest": 20}
+    everything = [comparable(text.text) for part in first.values() for text in part]
     assert len(set(everything)) == len(everything) == 200
-    assert wordnet.split_by_synset((texts + twins)[::-1], sizes, seed=1) == parts
-    assert wordnet.split_by_synset(texts + twins, sizes, seed=2) != parts
+    assert parts((texts + twins)[::-1], 1) == first
+    assert parts(texts + twins, 2) != first
 
 
 def test_a_split_refuses_what_it_cannot_give() -> None:
     with pytest.raises(RecipeError, match=r"asks for 11 texts.*there are 10"):
-        wordnet.split_by_synset(some_texts(10), {"a": 6, "b": 5}, seed=0)
+        split(some_texts(10), {"a": 6, "b": 5}, seed=0)
     with pytest.raises(RecipeError, match="negative"):
-        wordnet.split_by_synset(some_texts(10), {"a": -1}, seed=0)
+        split(some_texts(10), {"a": -1}, seed=0)
 
 
 @pytest.mark.assets

@@ -28,6 +28,7 @@ from salad.synthesize.pool import synthesize
 from salad.synthesize.quality import character_error_rate
 from salad.tally import Kinds
 from salad.texts import wordnet
+from salad.texts.split import split
 from salad.texts.text import Text, read_texts, write_texts
 
 ARMS = ("stage_two", "stage_two_uniform")
@@ -46,9 +47,9 @@ def prepare(run: Run, progress: Progress) -> dict[str, Any]:
         "mix": data.mix_texts,
         "pool": data.pool_texts,
     }
-    progress(2, 3, "splitting by synset")
-    for name, part in wordnet.split_by_synset(texts, sizes, run.recipe.seed).items():
-        write_texts(run.path("texts", f"{name}.jsonl"), part)
+    progress(2, 3, "splitting")
+    for name, rows in split(texts, sizes, run.recipe.seed).items():
+        write_texts(run.path("texts", f"{name}.jsonl"), (texts[row] for row in rows))
     progress(3, 3)
     durations = [cut.duration for there in folders for cut in stream_cuts(there)]
     rejected = Counter(kind_of(row["reason"]) for there in folders for row in read_jsonl(there / "rejected.jsonl"))

@@ -21,8 +21,8 @@ from typing import Any, Self
 
 from salad.errors import DataError, RecipeError
 from salad.files import write_json
+from salad.texts.split import comparable
 from salad.texts.text import Text
-from salad.texts.wordnet import comparable
 
 MAX_LICENCES = 1000
 """More different licences are some other column; the rest is not listed in info.json."""

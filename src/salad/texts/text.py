@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,9 @@ def read_texts(path: Path) -> list[Text]:
     return texts
 
 
-def write_texts(path: Path, texts: list[Text]) -> None:
+def write_texts(path: Path, texts: Iterable[Text]) -> None:
     """Write texts as JSONL, atomically."""
-    write_jsonl(path, [asdict(text) for text in texts])
+    write_jsonl(path, (asdict(text) for text in texts))
 
 
 def text_from(row: Mapping[str, Any], place: str, source: str) -> Text:

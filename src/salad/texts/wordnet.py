@@ -8,14 +8,14 @@ liquids) into a solution") and stay, as do all parts between semicolons.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from salad.errors import DataError, MissingFileError, RecipeError
+from salad.errors import DataError, MissingFileError
 from salad.texts.normalize import spoken_form
+from salad.texts.split import comparable
 from salad.texts.text import Text
 
 MIN_WORDS = 6
@@ -76,37 +76,6 @@ def definition_of(gloss: str) -> str:
     text = _LABEL.sub("", text) or text
     text = _PARENTHESIS.sub(lambda found: "" if _is_date_or_formula(found[1]) else found[0], text)
     return text.strip().rstrip(";:, ")
-
-
-def comparable(text: str) -> str:
-    """What two texts share when they count as the same: their words, in lower case, without punctuation."""
-    return " ".join(re.findall(r"[^\W_]+", text.lower()))
-
-
-def split_by_synset(texts: Sequence[Text], sizes: Mapping[str, int], seed: int) -> dict[str, list[Text]]:
-    """Parts of the given sizes with no synset and no equal text in two of them; no other seed or order matters.
-
-    Texts are ranked by a hash of (seed, id) and dealt out in the order of `sizes`: the same input gives the same parts
-    on any machine, and parts of an enlarged corpus keep most of their texts.
-
-    Raises:
-        RecipeError: fewer distinct texts than the sizes add up to, or a negative size.
-    """
-    ranked = sorted(texts, key=lambda text: hashlib.sha256(f"{seed}:{text.id}".encode()).digest())
-    distinct = list({comparable(text.text): text for text in reversed(ranked)}.values())[::-1]
-    wanted = sum(sizes.values())
-    if any(size < 0 for size in sizes.values()):
-        raise RecipeError(f"the sizes of a split must not be negative: {dict(sizes)}.")
-    if wanted > len(distinct):
-        raise RecipeError(
-            f"the split asks for {wanted} texts ({dict(sizes)}), but there are {len(distinct)}; ask for less."
-        )
-    parts: dict[str, list[Text]] = {}
-    start = 0
-    for name, size in sizes.items():
-        parts[name] = distinct[start : start + size]
-        start += size
-    return parts
 
 
 def _unfit(text: str, seen: set[str]) -> str | None:
