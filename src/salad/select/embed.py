@@ -79,7 +79,7 @@ class Embedder:
         if where.startswith("cuda"):
             self.model.half()
         self.max_tokens: int | None = _finite(self.model.max_seq_length)
-        self._special = self.model.tokenizer.num_special_tokens_to_add(pair=False)
+        self._special: int = self.model.tokenizer.num_special_tokens_to_add(pair=False)
 
     def embed(self, texts: Sequence[str], progress: Progress = _silent) -> np.ndarray:
         """Unit vectors, float32 [N, d], in the order of the texts; batches are of texts of about the same length."""
