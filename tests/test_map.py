@@ -16,7 +16,7 @@ from salad.report.sound import LARGEST_BYTES, data_uris
 from salad.report.svg import drawing_style
 
 
-def cluster(number: int, m: float, **more) -> ProbedCluster:
+def cluster(number: int, m: float | None, **more) -> ProbedCluster:
     known = {
         "cluster": number,
         "name": f"topic {number}, more",
@@ -57,7 +57,7 @@ def test_the_same_misalignment_has_the_same_colour_before_and_after() -> None:
 
 def test_clusters_left_out_are_crosses_and_do_not_stretch_the_colours() -> None:
     two = [cluster(0, 1.0), cluster(1, 2.0)]
-    out = [cluster(2, 9.0, excluded="mean character error rate 0.5 is above 0.3"), cluster(3, 0.0, num_probes=0)]
+    out = [cluster(2, 9.0, excluded="mean character error rate 0.5 is above 0.3"), cluster(3, None, num_probes=0)]
     assert colours(drawn([*two, *out])) == colours(drawn(two))
 
 
@@ -70,7 +70,7 @@ def test_any_number_of_clusters_and_equal_misalignments(num: int) -> None:
 
 def test_nothing_to_draw_without_places_or_probes() -> None:
     assert misalignment_map([cluster(0, 1.0, x=None)]) is None
-    assert misalignment_map([cluster(0, 0.0, num_probes=0)]) is None
+    assert misalignment_map([cluster(0, None, num_probes=0)]) is None
 
 
 def test_the_page_has_the_speech_and_runs_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from salad.report.drawing import ABOVE, WIDTH_IN, Drawing, drawing, interval, le
 from salad.report.results import Cluster, Estimate, Probe, ProbedCluster
 from salad.report.sound import data_uris
 from salad.report.svg import ARM_COLOURS, FAINT, INK, PAGE
-from salad.report.table import ARM_TITLES, nats, percent
+from salad.report.table import ARM_TITLES, NOTHING, nats, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,9 +44,7 @@ def misalignment_map(clusters: Sequence[ProbedCluster], before: str = "Stage I")
     panels: dict[str, list[tuple[ProbedCluster, Probe | None]]] = {before: [(c, c) for c in placed]}
     for name in dict.fromkeys(name for c in placed for name in c.after):
         panels[ARM_TITLES.get(name, name)] = [(c, c.after.get(name)) for c in placed]
-    values = [
-        found.misalignment_nats for panel in panels.values() for c, found in panel if found is not None and _counts(c)
-    ]
+    values = [m for panel in panels.values() for c, found in panel if (m := _found(c, found)) is not None]
     if not values:
         return None
     figure = _map_figure(panels, (min(values), max(values)))
@@ -61,7 +59,7 @@ def misalignment_map(clusters: Sequence[ProbedCluster], before: str = "Stage I")
 def _map_told(panels: dict[str, list[tuple[ProbedCluster, Probe | None]]]) -> str:
     told = []
     for title, panel in panels.items():
-        found = [(c, probe.misalignment_nats) for c, probe in panel if probe is not None and _counts(c)]
+        found = [(c, m) for c, probe in panel if (m := _found(c, probe)) is not None]
         if found:
             worst, value = max(found, key=lambda pair: pair[1])
             mean = sum(m for _, m in found) / len(found)
@@ -69,8 +67,9 @@ def _map_told(panels: dict[str, list[tuple[ProbedCluster, Probe | None]]]) -> st
     return "; ".join(told)
 
 
-def _counts(cluster: ProbedCluster) -> bool:
-    return cluster.num_probes > 0 and cluster.excluded is None
+def _found(cluster: ProbedCluster, probe: Probe | None) -> float | None:
+    """M(c) of a probe, None of a cluster that is left out."""
+    return None if probe is None or cluster.excluded is not None else probe.misalignment_nats
 
 
 def _map_figure(panels: dict[str, list[tuple[ProbedCluster, Probe | None]]], bounds: tuple[float, float]) -> Figure:
@@ -98,10 +97,11 @@ def _map_figure(panels: dict[str, list[tuple[ProbedCluster, Probe | None]]], bou
 
 def _marks(axes: Axes, panel: Sequence[tuple[ProbedCluster, Probe | None]], colours: ScalarMappable) -> None:
     for (c, found), size in zip(panel, _sizes([c for c, _ in panel]), strict=True):
-        if found is None or not _counts(c):
+        m = _found(c, found)
+        if m is None:
             axes.scatter(*_place(c), s=size / 3, marker="x", color=FAINT)
         else:
-            face = colours.to_rgba(np.array([found.misalignment_nats]))
+            face = colours.to_rgba(np.array([m]))
             axes.scatter(*_place(c), s=size, color=face, edgecolors=INK, linewidths=0.5)
 
 
@@ -120,9 +120,9 @@ def _names(axes: Axes, clusters: Sequence[ProbedCluster]) -> None:
     """The deafest clusters' names beside their marks, where they hide no other name."""
     taken: list[Bbox] = []
     frame = axes.get_window_extent()
-    sized = [(c, size) for c, size in zip(clusters, _sizes(clusters), strict=True) if _counts(c)]
-    for c, size in sorted(sized, key=lambda pair: -pair[0].misalignment_nats)[:NUM_NAMED]:
-        away = math.sqrt(size / math.pi) + 3.0
+    sized = dict(zip((c.cluster for c in clusters), _sizes(clusters), strict=True))
+    for c in [c for c in deafest_first(clusters) if _found(c, c) is not None][:NUM_NAMED]:
+        away = math.sqrt(sized[c.cluster] / math.pi) + 3.0
         for dx, dy, across, up in BESIDE:
             text = axes.annotate(
                 cluster_label(c, MAX_MAP_LABEL),
@@ -149,13 +149,12 @@ def cluster_misalignment(clusters: Sequence[ProbedCluster]) -> Drawing | None:
         return None
     figure, axes = rows([cluster_label(c) for c in shown], legend=True, legend_rows=2)
     for y, c in enumerate(shown):
-        error = c.standard_error_nats or 0.0
-        around = Estimate(
-            value=c.misalignment_nats, low=c.misalignment_nats - error, high=c.misalignment_nats + error, n=c.num_probes
-        )
-        if c.num_probes:
+        m, error = c.misalignment_nats, c.standard_error_nats or 0.0
+        if m is not None and c.num_probes:
+            around = Estimate(value=m, low=m - error, high=m + error, n=c.num_probes)
             interval(axes, y, around, ARM_COLOURS["stage_one"], "o", filled=c.excluded is None)
-            axes.plot([c.teacher_entropy_nats], [y], "|", color=INK, markersize=11, markeredgewidth=1.8)
+            if c.teacher_entropy_nats is not None:
+                axes.plot([c.teacher_entropy_nats], [y], "|", color=INK, markersize=11, markeredgewidth=1.8)
     axes.set_xlabel("nats per text position")
     axes.set_xlim(left=0)
     entries = [("M(c) ± standard error", "o", True), ("teacher's entropy", "|", False)]
@@ -166,7 +165,7 @@ def cluster_misalignment(clusters: Sequence[ProbedCluster]) -> Drawing | None:
         "What the probe found, cluster by cluster. On a model that hardly hears, M(c) follows the teacher's entropy: "
         f"then it measures how hard the text is.{_of_all(clusters)}"
     )
-    told = "; ".join(f"{cluster_label(c)} {nats(c.misalignment_nats)}{plus_minus(c)}" for c in shown)
+    told = "; ".join(f"{cluster_label(c)} {m_of(c)}" for c in shown)
     return drawing(figure, "cluster-m", f"{caption} {told}.", caption)
 
 
@@ -203,7 +202,9 @@ def cluster_shares(clusters: Sequence[Cluster]) -> Drawing | None:
 
 def deafest_first(clusters: Sequence[C]) -> list[C]:
     """The clusters, highest M(c) first."""
-    return sorted(clusters, key=lambda c: (-c.misalignment_nats, c.cluster))
+    return sorted(
+        clusters, key=lambda c: (math.inf if c.misalignment_nats is None else -c.misalignment_nats, c.cluster)
+    )
 
 
 def sounds_of(clusters: Sequence[ProbedCluster], folder: Path) -> dict[str, str]:
@@ -222,9 +223,12 @@ def _of_all(clusters: Sequence[ProbedCluster]) -> str:
     return f" Shown: the {MAX_CLUSTERS} with the highest M(c) of {len(clusters)}." if more else ""
 
 
-def plus_minus(probe: Probe) -> str:
-    """A probe's standard error as " ± 0.123"; nothing where one text gave none."""
-    return "" if probe.standard_error_nats is None else f" ± {nats(probe.standard_error_nats)}"
+def m_of(probe: Probe) -> str:
+    """M(c) as "1.234 ± 0.123"; without its standard error where one text gave none."""
+    if probe.misalignment_nats is None:
+        return NOTHING
+    error = "" if probe.standard_error_nats is None else f" ± {nats(probe.standard_error_nats)}"
+    return nats(probe.misalignment_nats) + error
 
 
 def cluster_label(cluster: ProbedCluster, longest: int = MAX_LABEL) -> str:

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from salad.files import write_atomic
 from salad.report import table
-from salad.report.cluster_figures import NUM_DEAFEST, deafest_first, plus_minus, sounds_of
+from salad.report.cluster_figures import NUM_DEAFEST, deafest_first, m_of, sounds_of
 from salad.report.figures import drawings
 from salad.report.results import Results, read_results
 from salad.report.verdicts import verdicts, warnings
@@ -97,7 +97,9 @@ def environment() -> Environment:
         duration=table.duration,
         difference=table.difference,
         whole=_whole,
-        plus_minus=plus_minus,
+        m_of=m_of,
+        nats_or_nothing=lambda value: table.NOTHING if value is None else table.nats(value),
+        percent_or_nothing=lambda value: table.NOTHING if value is None else table.percent(value),
     )
     jinja.globals.update(arm_titles=table.ARM_TITLES, metric_titles=table.METRIC_TITLES, num_deafest=NUM_DEAFEST)
     return jinja

@@ -119,9 +119,12 @@ class Comparison(Record):
 
 
 class Probe(Record):
-    """What a probe found in a cluster: M(c) and its standard error (None: it had one text), nats per text position."""
+    """What a probe found in a cluster: M(c) and its standard error, nats per text position.
 
-    misalignment_nats: float
+    M(c) is None without a text, its error with fewer than two.
+    """
+
+    misalignment_nats: float | None
     standard_error_nats: float | None
 
 
@@ -142,7 +145,7 @@ class ProbedCluster(Probe):
 
     cluster: int
     name: str
-    teacher_entropy_nats: float
+    teacher_entropy_nats: float | None
     mean_cer: float | None
     num_probes: int
     excluded: str | None
