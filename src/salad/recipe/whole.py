@@ -34,8 +34,8 @@ class EngineSettings(Settings):
     frozen copy where the whole LLM is trained; separate is always a copy; cached computes its hidden states once and
     keeps them in 2 bytes a number. `keep_checkpoints`: how many of the latest are kept, besides the one before the
     decay. `fan_out`: who embeds, speaks and probes: worker processes of this machine, or those of a Ray cluster
-    (docs/many-machines.md). Every `watch_every` steps (0: never) M, F and hearing are taken on `watch_items` held-out
-    human utterances.
+    (docs/many-machines.md), `workers` of them, by default one a thread. Every `watch_every` steps (0: never) M, F and
+    hearing are taken on `watch_items` held-out human utterances.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -45,6 +45,7 @@ class EngineSettings(Settings):
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     fan_out: Literal["processes", "ray"] = "processes"
+    workers: Count | None = None
     watch_every: Annotated[int, Field(ge=0)] = 0
     watch_items: Annotated[int, Field(ge=2)] = 8
 
@@ -95,6 +96,11 @@ class Recipe(Settings):
     def voices(self) -> tuple[VoiceSettings, ...]:
         """The voices that speak, one or a pool."""
         return (VoiceSettings(name=self.voice),) if isinstance(self.voice, str) else self.voice
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes embed, speak and probe."""
+        return self.engine.workers or self.threads
 
     @property
     def voice_names(self) -> tuple[str, ...]:
