@@ -186,7 +186,8 @@ def locked(name: str) -> dict[str, str]:
 
 def test_the_lock_holds_every_dependency():
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["dev"] + extras["ray"]
     names = {re.split(r"[\[<>=!~; ]", line)[0].lower().replace("_", "-") for line in wanted}
     assert names <= locked("requirements.lock").keys()
     assert names <= locked("requirements-bench.lock").keys()

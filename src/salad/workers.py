@@ -31,7 +31,7 @@ class Died:
 
 
 class FanOut(Protocol):
-    """Whoever answers tasks with many workers: `answer_all` on this machine, `ray_workers.answer_all` on a cluster."""
+    """Whoever answers tasks with many workers: `answer_all` on this machine, `answer_all_on_ray` on a cluster."""
 
     def __call__(
         self, tasks: Iterable[Task], setup: Callable[[], Callable[[Task], Answer]], processes: int

@@ -1,0 +1,259 @@
+"""`workers.answer_all` past one machine: the same tasks, setups and answers, by the workers of a Ray cluster.
+
+Ray Data keeps the pool: it starts workers on whichever nodes have room, restarts one that died and sends its tasks
+again. What it has no word for is kept by one small actor beside the driver, the desk: the tasks that are drawn and not
+yet answered, and how often each was begun, so that one that kills its worker every time ends as `Died` and does not go
+round for ever. Through Ray Data itself go only the tasks' numbers and the pickled answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+from salad.errors import SaladError
+from salad.ray_cluster import Mark, check_nodes, connected, mark, ray_itself, unfit
+from salad.workers import Died, FanOut, answer_all
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+# How often a task is begun before it is given up as one that kills its worker. A node that goes away costs each task
+# begun on it one; three such losses in a row by chance are rare, and three dead workers for a bad text are cheap.
+ATTEMPTS = 3
+# Drawn and not yet answered, for each worker: one in its hands, one at its door, one on the way.
+DRAWN_PER_WORKER = 3
+
+
+def fan_out(name: Literal["processes", "ray"], folder: Path | None = None, gpus_per_worker: float = 0.0) -> FanOut:
+    """Who answers tasks: worker processes of this machine, or those of a Ray cluster.
+
+    Args:
+        name: the recipe's `engine.fan_out`.
+        folder: where the workers write; every node of the cluster must see it. None: they only answer.
+        gpus_per_worker: what each worker on Ray holds of a GPU; 0.25 lets four share one.
+
+    Raises:
+        AssetError: Ray is not installed.
+    """
+    if name == "processes":
+        return answer_all
+    ray_itself()
+    return cast(FanOut, partial(answer_all_on_ray, folder=folder, gpus_per_worker=gpus_per_worker))
+
+
+def answer_all_on_ray(
+    tasks: Iterable[Task],
+    setup: Callable[[], Callable[[Task], Answer]],
+    processes: int,
+    *,
+    folder: Path | None = None,
+    gpus_per_worker: float = 0.0,
+) -> Iterator[tuple[Task, Answer | Died]]:
+    """Every task with its answer, as they are done, by workers of a Ray cluster; else as `workers.answer_all`.
+
+    The cluster is the one this process is connected to, else that at RAY_ADDRESS, else one that runs on this machine,
+    else a Ray that is started here on loopback and ended afterwards. A task whose worker or node is lost is begun again
+    elsewhere, `ATTEMPTS` times in all; so it must do no harm to do a task twice.
+
+    Args:
+        tasks: whatever can be pickled; drawn as workers are free, `DRAWN_PER_WORKER` for each.
+        setup: called once in every worker; gives the function that answers. Both must be picklable by name.
+        processes: at most so many workers, of one CPU each; fewer while the cluster has no room for them.
+        folder: where the workers write, which every node must see.
+        gpus_per_worker: what each worker holds of a GPU.
+
+    Raises:
+        AssetError: Ray is not installed, no cluster answers at RAY_ADDRESS, no node has the GPU a worker is to hold; or
+            a node has no salad, or another version of it, or does not see `folder`.
+        SaladError: raised by `setup` or by the function in a worker; any other exception there is printed here with its
+            traceback, and the task has `Died` for an answer.
+    """
+    queue = enumerate(tasks)
+    room = DRAWN_PER_WORKER * processes
+    drawn = list(islice(queue, room))
+    if not drawn:
+        return
+    with connected(processes), mark(folder) as needed:
+        check_nodes(needed, gpus_per_worker)
+        desk = _open_desk()
+        answers = _answers(desk, setup, needed, processes, gpus_per_worker)
+        waiting: dict[int, Task] = {}
+        try:
+            while drawn or waiting:
+                waiting.update(drawn)
+                desk.give.remote([(number, _pickled(task)) for number, task in drawn], len(waiting) < room)
+                number, answer = next(answers)
+                desk.drop.remote(number)
+                task = waiting.pop(number)
+                drawn = list(islice(queue, room - len(waiting)))
+                yield task, answer
+        finally:
+            answers.close()
+
+
+class _Desk:
+    """An actor: the tasks that are drawn and not yet answered, by number, and how often each was begun."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, bytes] = {}
+        self._begun: dict[int, int] = {}
+        self._given = 0
+        self._last = False
+        self._news = asyncio.Condition()
+
+    async def give(self, tasks: list[tuple[int, bytes]], last: bool) -> None:
+        """Take more tasks, numbered on from those before; `last`: there will be no others."""
+        async with self._news:
+            self._tasks.update(tasks)
+            self._given += len(tasks)
+            self._last = last
+            self._news.notify_all()
+
+    async def has(self, number: int) -> bool:
+        """Whether there is, or was, a task of this number; waits until that is known."""
+        async with self._news:
+            await self._news.wait_for(lambda: number < self._given or self._last)
+        return number < self._given
+
+    async def begin(self, number: int) -> bytes | None:
+        """The task, for a worker; None if it has been begun too often."""
+        self._begun[number] = self._begun.get(number, 0) + 1
+        return self._tasks.get(number) if self._begun[number] <= ATTEMPTS else None
+
+    async def drop(self, number: int) -> None:
+        """The driver has the answer."""
+        self._tasks.pop(number, None)
+        self._begun.pop(number, None)
+
+
+def _open_desk() -> Any:
+    """A desk on the driver's own node; it ends when the driver lets go of it."""
+    ray = ray_itself()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(_Desk).remote()
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """An exception that is no answer; on one machine it ends the worker's process."""
+
+    traceback: str
+    exit_code: int
+
+
+class _Worker:
+    """What Ray Data calls in each of its actors."""
+
+    def __init__(self, desk: Any, pickled_setup: bytes, needed: Mark) -> None:
+        self._desk, self._pickled_setup, self._needed = desk, pickled_setup, needed
+        self._answer_to: Callable[[Any], Any] | None = None
+
+    def __call__(self, batch: Any) -> Any:
+        """A table of one task's number → one of it and its pickled answer."""
+        import pyarrow
+
+        number = batch["number"][0].as_py()
+        task = ray_itself().get(self._desk.begin.remote(number))
+        answer = _pickled(Died(None)) if task is None else self._answer(task)
+        return pyarrow.table({"number": [number], "answer": pyarrow.array([answer], pyarrow.large_binary())})
+
+    def _answer(self, task: bytes) -> bytes:
+        try:
+            self._answer_to = self._answer_to or self._set_up()
+            return _pickled(self._answer_to(pickle.loads(task)))
+        except SaladError as error:
+            return _pickled(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the driver prints it, and the task has died
+            self._answer_to = None  # the next task finds a new worker, as far as can be
+            code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+            return _pickled(_Raised(traceback.format_exc(), code))
+
+    def _set_up(self) -> Callable[[Any], Any]:
+        missing = self._needed.missing_here()  # this node may have joined after the others were asked
+        if missing:
+            raise unfit(os.uname().nodename, missing)
+        answer_to: Callable[[Any], Any] = pickle.loads(self._pickled_setup)()
+        return answer_to
+
+
+def _answers(
+    desk: Any, setup: Callable[[], Callable[[Any], Any]], needed: Mark, processes: int, gpus_per_worker: float
+) -> Generator[tuple[int, Any]]:
+    """(number, answer) of the desk's tasks, by Ray Data, as they are done.
+
+    Raises:
+        SaladError: an answer is one.
+    """
+    from ray.data import ActorPoolStrategy, DataContext, read_datasource
+
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = 1  # byte: every task is a block, and so goes out and comes back by itself
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # The pool may shrink to one: a worker whose node is gone gets the room of one that has nothing left to do.
+    pool = ActorPoolStrategy(min_size=1, max_size=processes, initial_size=processes, max_tasks_in_flight_per_actor=2)
+    with DataContext.current(context):
+        numbers = read_datasource(_source(desk), override_num_blocks=1, num_cpus=0)
+        answered = numbers.map_batches(
+            _Worker,
+            batch_size=1,
+            batch_format="pyarrow",
+            fn_constructor_args=(desk, _pickled(setup), needed),
+            compute=pool,
+            num_cpus=1,
+            num_gpus=gpus_per_worker,
+        )
+        batches = iter(answered.iter_batches(batch_size=None, batch_format="pyarrow"))
+    with closing(cast(Generator[Any], batches)):  # which ends the workers
+        for batch in batches:
+            answer = pickle.loads(batch["answer"][0].as_py())
+            if isinstance(answer, SaladError):
+                raise answer
+            if isinstance(answer, _Raised):
+                print(answer.traceback, end="", file=sys.stderr)
+                answer = Died(answer.exit_code)
+            yield batch["number"][0].as_py(), answer
+
+
+def _pickled(value: Any) -> bytes:
+    """As plain pickle, and what a script defines itself besides, which a worker could not import by name."""
+    from ray import cloudpickle
+
+    pickled: bytes = cloudpickle.dumps(value)
+    return pickled
+
+
+def _source(desk: Any) -> Any:
+    """The numbers of the desk's tasks for Ray Data to read, one at a time, as they are drawn."""
+    import pyarrow
+    import ray
+    from ray.data.block import BlockMetadata
+    from ray.data.datasource import Datasource, ReadTask
+
+    def read() -> Iterator[Any]:
+        for number in count():
+            if not ray.get(desk.has.remote(number)):
+                return
+            yield pyarrow.table({"number": [number]})
+
+    class Numbers(Datasource):
+        def estimate_inmemory_data_size(self) -> int | None:
+            return None
+
+        def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
+            return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None))]
+
+    return Numbers()
