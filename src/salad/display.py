@@ -63,12 +63,28 @@ def lines_of(parts: Sequence[str], width: int) -> list[str]:
     return lines
 
 
+class Bar:
+    """A progress bar for one piece of work: called with how much is done and how much there is, if that is known."""
+
+    def __init__(self, bars: Progress, what: str) -> None:
+        """Shown among `bars`, where these are shown."""
+        self._bars, self._what = bars, what
+        self._task = bars.add_task(what, total=None)
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """So much is done."""
+        self._bars.update(self._task, completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        """Say more beside what is done: how fast it goes."""
+        self._bars.update(self._task, description=f"{self._what}, {text}")
+
+
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar for one piece of work, of known length or not; silent where the output is no terminal."""
+def bar(what: str) -> Iterator[Bar]:
+    """A progress bar with an estimate of the time left; silent where the output is no terminal."""
     with _bars() as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+        yield Bar(bars, what)
 
 
 class RunDisplay:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -66,24 +66,26 @@ def kind_of(reason: str) -> str:
     return kind.strip() or "no reason given"
 
 
-def write_prepared(out: Path, cuts: Sequence[MonoCut], rejected: Iterable[Rejected], info: dict[str, Any]) -> None:
-    """Write a prepared folder. The cuts come last and atomically: a folder that has them is whole.
+def write_prepared(out: Path, cuts: Iterable[MonoCut], rejected: Iterable[Rejected], info: dict[str, Any]) -> None:
+    """Write a prepared folder. The cuts are put in place last and atomically: a folder that has them is whole.
+
+    `rejected` and `info` are read after the last of `cuts`, which may fill them on the way.
 
     Raises:
         DataError: two cuts share an id.
     """
     seen: set[str] = set()
-    for cut in cuts:
-        if cut.id in seen:
-            raise DataError(f"{out}: the id {cut.id!r} stands twice; ids must be unique within a corpus.")
-        seen.add(cut.id)
     out.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in rejected]
-    write_atomic(out / "rejected.jsonl", "".join(lines))
-    write_atomic(out / "info.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
-    with open_atomic(out / CUTS_NAME) as file, gzip_writer(file) as zipped:
-        for cut in cuts:
-            zipped.write(cut_line(cut, out))
+    with open_atomic(out / CUTS_NAME) as file:
+        with gzip_writer(file) as zipped:
+            for cut in cuts:
+                if cut.id in seen:
+                    raise DataError(f"{out}: the id {cut.id!r} stands twice; ids must be unique within a corpus.")
+                seen.add(cut.id)
+                zipped.write(cut_line(cut, out))
+        lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in rejected]
+        write_atomic(out / "rejected.jsonl", "".join(lines))
+        write_atomic(out / "info.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
 
 
 def gzip_writer(file: BinaryIO) -> gzip.GzipFile:
