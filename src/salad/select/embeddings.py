@@ -202,7 +202,7 @@ class Embeddings:
         order = np.argsort(rows, kind="stable")
         shards, inside = np.divmod(rows[order].astype(np.int64), self.index.shard_rows)
         numbers, starts = np.unique(shards, return_index=True)
-        for number, begin, end in zip(numbers, starts, [*starts[1:], len(rows)], strict=True):
+        for number, begin, end in zip(numbers, starts, np.append(starts, len(rows))[1:], strict=True):
             out[order[begin:end]] = self._shard(int(number))[inside[begin:end]]
         return out
 
