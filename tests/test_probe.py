@@ -20,7 +20,7 @@ from salad.measure.divergence_by_item import ItemScores, scores_by_item
 from salad.measure.misalignment import batches_of, misalignment_by_item
 from salad.measure.statistics import ratio_of_sums
 from salad.select.probe import ClusterProbe, ProbeItem, draw_probes, probe_clusters
-from salad.select.probe_files import check_clusters, read_items, read_probes, write_probes
+from salad.select.probe_files import check_clusters, labels_sha256, read_items, read_probes, write_probes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -230,7 +230,11 @@ def test_a_divergence_that_is_no_number_names_its_item():
 def test_what_is_written_is_read_again(tmp_path):
     items = [item("a", 0, 2.0, 4, jsd=0.5), item("b", 2, 6.0, 4, self_kl=1.0), item("c", 2, 1.0, 4, cer=None)]
     probes = probe_clusters(items, 3, 0.3)
-    info = {"clusters": {"sha256": "abc"}}
+    clusters, others = tmp_path / "clusters", tmp_path / "others"
+    for number, folder in enumerate((clusters, others)):
+        folder.mkdir()
+        (folder / "labels.parquet").write_bytes(bytes([number]))
+    info = {"clusters": {"sha256": labels_sha256(clusters)}}
     write_probes(tmp_path, probes, items, info, [{"name": f"n{c}", "x": 0.5} for c in range(3)])
     assert read_probes(tmp_path) == probes
     assert read_items(tmp_path) == items
@@ -238,9 +242,9 @@ def test_what_is_written_is_read_again(tmp_path):
     assert (first["name"], first["x"], first["misalignment_nats"]) == ("n0", 0.5, 0.5)
     table = pq.read_table(tmp_path / "items.parquet").to_pydict()
     assert (table["id"], table["cluster"], table["audio"][0]) == (["a", "b", "c"], [0, 2, 2], "/audio/a.flac")
-    check_clusters(tmp_path, "abc", tmp_path)
+    check_clusters(tmp_path, clusters)
     with pytest.raises(DataError, match="a probe of other clusters"):
-        check_clusters(tmp_path, "abd", tmp_path)
+        check_clusters(tmp_path, others)
 
 
 def test_a_folder_that_is_no_probe_is_refused(tmp_path):

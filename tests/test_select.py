@@ -1,4 +1,4 @@
-"""Selection: balanced clusters, the probe and its error, and sampling by misalignment to the gamma."""
+"""Selection: balanced clusters, and embeddings."""
 
 import itertools
 
@@ -10,11 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 import tiny
 from salad.errors import RecipeError
-from salad.measure.divergence_by_item import ItemDivergence
-from salad.measure.statistics import ratio_of_sums
 from salad.select.balanced_kmeans import balanced_assignment, balanced_kmeans
-from salad.select.probe import probe_clusters
-from salad.select.target import target_distribution
 
 # --- balanced clusters ----------------------------------------------------------------------------------------------
 
@@ -94,72 +90,6 @@ def test_clusters_that_cannot_be_are_refused():
         balanced_kmeans(np.zeros((4, 2)), 5, 0)
     with pytest.raises(RecipeError, match="not finite"):
         balanced_kmeans(np.array([[0.0], [np.nan]]), 2, 0)
-
-
-# --- the probe ------------------------------------------------------------------------------------------------------
-
-
-def rows_of(rng, num, first=0, level=1.0):
-    rows = []
-    for i in range(num):
-        count = int(rng.integers(4, 20))
-        kl = max(0.0, count * (level + rng.normal(0, 0.5)))
-        rows.append(ItemDivergence(f"p{first + i}", kl, count * 2.0, count * 3.0, count))
-    return rows
-
-
-def test_the_score_is_a_ratio_of_sums_per_cluster():
-    rows = [
-        ItemDivergence("a", 2.0, 8.0, 0, 4),
-        ItemDivergence("b", 6.0, 4.0, 0, 4),
-        ItemDivergence("c", 9.0, 3.0, 0, 3),
-    ]
-    probes = probe_clusters(rows, {"a": 0, "b": 0, "c": 1}, {"a": 0.1, "b": 0.3}, 2, max_cer=0.3)
-    assert [p.cluster for p in probes] == [0, 1]
-    assert [p.misalignment_nats for p in probes] == [1.0, 3.0]
-    assert [p.teacher_entropy_nats for p in probes] == [1.5, 1.0]
-    assert [p.mean_cer for p in probes] == pytest.approx([0.2, 0.0])
-    assert [p.num_probes for p in probes] == [2, 1]
-    assert [p.excluded for p in probes] == [None, None]
-    # Cochran by hand: residuals 2 - 4 and 6 - 4, n / (n - 1) = 2, over 8 positions: sqrt(2 * 8) / 8
-    assert probes[0].standard_error_nats == pytest.approx(0.5)
-    assert probes[0].as_json()["misalignment_nats"] == 1.0
-
-
-def test_the_standard_error_is_that_of_the_bootstrap():
-    rng = np.random.default_rng(0)
-    for num in (30, 80):
-        rows = rows_of(rng, num)
-        probe = probe_clusters(rows, {row.item: 0 for row in rows}, {}, 1, 1.0)[0]
-        estimate = ratio_of_sums([r.kl_nats for r in rows], [r.count for r in rows], 0, "probe", 4000)
-        assert probe.misalignment_nats == pytest.approx(estimate.value)
-        assert (estimate.high - estimate.low) / (2 * 1.96) == pytest.approx(probe.standard_error_nats, rel=0.12)
-
-
-def test_the_standard_error_is_that_of_repetition():
-    rng = np.random.default_rng(1)
-    values, errors = [], []
-    for _ in range(400):
-        rows = rows_of(rng, 12, level=3.0)
-        probe = probe_clusters(rows, {row.item: 0 for row in rows}, {}, 1, 1.0)[0]
-        values.append(probe.misalignment_nats)
-        errors.append(probe.standard_error_nats)
-    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.1)
-
-
-def test_a_cluster_is_left_out_with_its_reason():
-    rng = np.random.default_rng(0)
-    rows = rows_of(rng, 4) + rows_of(rng, 4, first=4)
-    cluster_of = {row.item: int(row.item[1:]) // 4 for row in rows}
-    cers = {row.item: 0.1 if cluster_of[row.item] == 0 else 0.4 for row in rows}
-    probes = probe_clusters(rows, cluster_of, cers, 3, max_cer=0.3)
-    assert probes[0].excluded is None
-    assert "0.40 is above 0.30" in probes[1].excluded
-    assert probes[2].excluded == "no usable probe"
-    assert probes[2].num_probes == 0
-    web = [1 / 3] * 3
-    target = target_distribution(web, [p.misalignment_nats for p in probes], 5.0, [bool(p.excluded) for p in probes])
-    assert target.tolist() == [1.0, 0.0, 0.0]
 
 
 # --- embeddings -----------------------------------------------------------------------------------------------------

@@ -8,13 +8,11 @@ from typing import Any
 
 import torch
 
-from salad.assets import resolve
 from salad.distill.teacher import teacher_for
 from salad.errors import CheckpointError, DataError, RecipeError
 from salad.files import read_json, read_jsonl
 from salad.interleave.builder import SequenceBuilder
 from salad.interleave.utterances import SpeechCorpus, feature_lookup
-from salad.measure.cascade import transcripts
 from salad.measure.misalignment import forgetting_by_item, hearing, hears, misalignment_by_item, per_token
 from salad.model.llm import document_mark, load_tokenizer
 from salad.model.processor import SPEECH_TOKEN, SpeechLMProcessor
@@ -23,11 +21,8 @@ from salad.recipe import Recipe, parse_recipe
 from salad.select.probe import ClusterProbe
 from salad.select.sampling import Selection
 from salad.speech.audio import load_audio
-from salad.speech.prepared import read_cuts, read_info, text_of
-from salad.speech.recognize import Recognizer
-from salad.stage_two import probe as probe_model
+from salad.speech.prepared import read_info
 from salad.stage_two import select as select_from
-from salad.synthesize.quality import character_error_rate
 from salad.texts.text import read_texts
 
 BOOTSTRAP = 2000
@@ -92,31 +87,6 @@ def measure_folder(
         "hears": hears(heard),
         "not_measured": len(rejected),
     }
-
-
-def probe_folder(
-    model: Path, clusters: Path, speech: Path, max_cer: float, threads: int
-) -> list[dict[str, float | int | str | None]]:
-    """M(c) from spoken texts of a clustered corpus; texts without a cluster are an error.
-
-    Raises:
-        DataError: a spoken text is in no cluster.
-    """
-    model = model_folder(model)
-    names = read_json(clusters / "clusters.json")["names"]
-    cluster_of = {row["id"]: int(row["cluster"]) for row in read_jsonl(clusters / "labels.jsonl")}
-    tree = recipe_of(model).model_dump(mode="json")
-    tree["threads"] = threads
-    tree["stage_two"] |= {"num_clusters": len(names), "max_cer": max_cer}
-    cuts = read_cuts(speech)
-    unknown = [cut.id for cut in cuts if cut.id not in cluster_of]
-    if unknown:
-        raise DataError(f"{speech}: {len(unknown)} utterances are in no cluster of {clusters} (e.g. {unknown[0]!r}).")
-    recipe = parse_recipe(tree, str(model))
-    heard = transcripts(cuts, Recognizer(resolve(recipe.asr), threads))
-    cers = {cut.id: character_error_rate(text_of(cut), heard[cut.id]) for cut in cuts}
-    entries, _ = probe_model(model, SpeechCorpus(speech, recipe.model.encoder), cluster_of, cers, recipe)
-    return [entry.as_json() | {"name": names[entry.cluster]} for entry in entries]
 
 
 def select_folder(

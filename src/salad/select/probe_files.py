@@ -15,6 +15,7 @@ from typing import Any
 
 from salad.errors import DataError
 from salad.files import open_atomic, read_json, read_jsonl, write_json, write_jsonl
+from salad.fingerprint import content_hash
 from salad.measure.divergence_by_item import ItemScores
 from salad.select.probe import ClusterProbe, ProbeItem
 
@@ -72,14 +73,19 @@ def read_probe_info(folder: Path) -> dict[str, Any]:
     return dict(read_json(folder / INFO_NAME))
 
 
-def check_clusters(folder: Path, clusters_sha256: str, clusters: Path) -> None:
+def labels_sha256(clusters: Path) -> str:
+    """What tells clusters apart: which text is in which."""
+    return content_hash(clusters / "labels.parquet")
+
+
+def check_clusters(folder: Path, clusters: Path) -> None:
     """Make sure that a probe is of these clusters.
 
     Raises:
         DataError: it is of others.
-        MissingFileError: the folder is no probe's.
+        MissingFileError: the folder is no probe's, or `clusters` holds none.
     """
-    if read_probe_info(folder)["clusters"]["sha256"] != clusters_sha256:
+    if read_probe_info(folder)["clusters"]["sha256"] != labels_sha256(clusters):
         raise DataError(
             f"{folder} is a probe of other clusters than {clusters} holds now; probe these with 'salad probe', or name "
             "the folder it was made with."
