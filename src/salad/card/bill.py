@@ -148,7 +148,7 @@ def _speech(source: Sequence[Utterance]) -> Bill:
         "origins": origins,
         "cuts_sha256": content_hash(folder / CUTS_NAME),
         "encoder": {"name": encoder["name"], "fingerprint": encoder["fingerprint"]},
-        **{key: info[key] for key in ("voice", "voice_fingerprint", "selection") if key in info},
+        **{key: info[key] for key in ("voice", "voice_fingerprint", "selection", "quality") if key in info},
     }
 
 

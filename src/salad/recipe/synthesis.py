@@ -53,4 +53,5 @@ class QualitySettings(Settings):
     max_silence_frac: Frac | None = 0.7
     max_pause_s: Positive | None = 3.0
     max_clipped_frac: Frac | None = 0.001
+    max_end_db: float | None = -10.0
     max_repeated_words: Annotated[int, Field(ge=1)] | None = 3

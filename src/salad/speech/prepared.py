@@ -6,6 +6,7 @@ OUT/cuts.jsonl.gz      Lhotse MonoCuts; each has one supervision with text, spea
                        (as Lhotse has it; `words_of` and `with_words` count from the cut's)
 OUT/rejected.jsonl     what was not taken: {"id", "reason", "place"} a line, empty when all was taken; a reason reads
                        "kind: what is wrong with this one"
+OUT/refused.jsonl      cuts that a check of synthetic speech has set aside, whole (see synthesize/quality.py)
 OUT/info.json          {"corpus", "licence", "source", ...}: where it comes from
 OUT/features/ENCODER/  frozen-encoder features (see model/features.py)
 OUT/index/             derived from the cuts when they are first read at random (speech/index.py)
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from salad.errors import AlignmentError, DataError, MissingFileError
 from salad.files import open_atomic, write_atomic
+from salad.tally import Kinds
 
 if TYPE_CHECKING:  # Lhotse brings PyTorch along: only who holds cuts pays for it
     from lhotse import MonoCut
@@ -35,6 +37,8 @@ if TYPE_CHECKING:  # Lhotse brings PyTorch along: only who holds cuts pays for i
 CUTS_NAME = "cuts.jsonl.gz"
 ALIGNMENT_NAME = "alignment.json"
 """What the last alignment of the folder reported."""
+REFUSED_NAME = "refused.jsonl"
+"""Cuts that were set aside by a check of the speech (synthesize/quality.py)."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,19 @@ def kind_of(reason: str) -> str:
     return kind.strip() or "no reason given"
 
 
+def reasons(where: str, rejected: Iterable[Rejected]) -> list[dict[str, Any]]:
+    """What was rejected, by reason, as results.json lists it: {"where", "reason", "count"}."""
+    kinds = Kinds()
+    for row in rejected:
+        kinds.add(re.sub(r"^utterance '[^']*': ", "", row.reason), row.id, row.place)
+    return [{"where": where, "reason": kind["reason"], "count": kind["count"]} for kind in kinds.rows()]
+
+
 def write_prepared(out: Path, cuts: Iterable[MonoCut], rejected: Iterable[Rejected], info: dict[str, Any]) -> None:
     """Write a prepared folder. The cuts are put in place last and atomically: a folder that has them is whole.
 
-    `rejected` and `info` are read after the last of `cuts`, which may fill them on the way.
+    `rejected` and `info` are read after the last of `cuts`, which may fill them on the way. What was refused of an
+    earlier content of the folder is no part of this one, and goes.
 
     Raises:
         DataError: two cuts share an id.
@@ -86,6 +99,7 @@ def write_prepared(out: Path, cuts: Iterable[MonoCut], rejected: Iterable[Reject
         lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in rejected]
         write_atomic(out / "rejected.jsonl", "".join(lines))
         write_atomic(out / "info.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+        (out / REFUSED_NAME).unlink(missing_ok=True)
 
 
 def gzip_writer(file: BinaryIO) -> gzip.GzipFile:

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from salad.assets import resolve
-from salad.card.licence import licence_of_model
 from salad.files import read_jsonl, write_json, write_jsonl
 from salad.interleave.utterances import SpeechCorpus
-from salad.measure.cascade import transcripts
 from salad.model.encode import encode_cuts
 from salad.model.encoder import load_encoder
 from salad.model.encoders.speech_encoder import SpeechEncoder
 from salad.natural_speech import aligned_folders, corpora, hold_out, is_prepared, prepare_human
+from salad.ray_workers import fan_out
 from salad.recipe import Recipe
 from salad.run import Progress, Run, report_of
 from salad.speech.align import align_folder
-from salad.speech.corpora.hub import NOT_STATED
-from salad.speech.prepared import Rejected, kind_of, read_cuts, read_info, stream_cuts, text_of
+from salad.speech.prepared import kind_of, reasons, stream_cuts
 from salad.speech.recognize import Recognizer
+from salad.spoken import note, speak_folder
 from salad.stage_two import cluster
-from salad.synthesize.pool import synthesize
-from salad.synthesize.quality import character_error_rate
-from salad.tally import Kinds
 from salad.texts import wordnet
 from salad.texts.split import split
 from salad.texts.text import Text, read_texts, write_texts
@@ -107,15 +101,7 @@ def speak(run: Run, progress: Progress) -> dict[str, Any]:
         "probe": read_texts(run.path("clusters", "probes.jsonl")),
     }
     report = _speak_and_encode(run, texts, progress)
-    cuts = read_cuts(run.path("spoken", "probe"))
-
-    def tell(done: int, total: int) -> None:
-        progress(done, total, "recognizing probe speech")
-
-    heard = transcripts(cuts, recognizer(run.recipe), tell)
-    cer = {cut.id: character_error_rate(text_of(cut), heard[cut.id]) for cut in cuts}
-    write_json(run.path("spoken", "probe", "cer.json"), cer)
-    return report | {"mean_probe_cer": sum(cer.values()) / max(1, len(cer))}
+    return report | {"mean_probe_cer": report["quality"]["probe"]["mean_cer"]}
 
 
 def run_synthesize(run: Run, progress: Progress) -> dict[str, Any]:
@@ -124,7 +110,7 @@ def run_synthesize(run: Run, progress: Progress) -> dict[str, Any]:
     report = _speak_and_encode(run, chosen, progress)
     budget_s = report_of(run, "select")["budget_s"]
     for arm, gamma in zip(ARMS, (run.recipe.stage_two.gamma, 0.0), strict=True):
-        _note(run.path("spoken", arm), {"selection": {"gamma": gamma, "budget_s": budget_s}})
+        note(run.path("spoken", arm), {"selection": {"gamma": gamma, "budget_s": budget_s}})
     return report
 
 
@@ -151,14 +137,6 @@ def counts(where: str, reasons: Counter[str]) -> list[dict[str, Any]]:
     return [{"where": where, "reason": reason, "count": count} for reason, count in sorted(reasons.items())]
 
 
-def reasons(where: str, rejected: Iterable[Rejected]) -> list[dict[str, Any]]:
-    """What was rejected, by reason, as results.json lists it."""
-    kinds = Kinds()
-    for row in rejected:
-        kinds.add(re.sub(r"^utterance '[^']*': ", "", row.reason), row.id, row.place)
-    return [{"where": where, "reason": kind["reason"], "count": kind["count"]} for kind in kinds.rows()]
-
-
 def _align_folder(run: Run, name: str, folder_: Path, out: Path, progress: Progress) -> dict[str, Any]:
     def tell(done: int, total: int) -> None:
         progress(done, total, f"aligning {name}")
@@ -168,29 +146,28 @@ def _align_folder(run: Run, name: str, folder_: Path, out: Path, progress: Progr
 
 
 def _speak_and_encode(run: Run, texts: dict[str, list[Text]], progress: Progress) -> dict[str, Any]:
-    encoder = load_encoder(run.recipe.model.encoder, run.recipe.threads)
-    report: dict[str, Any] = {"seconds": {}, "rejected": []}
+    recipe = run.recipe
+    encoder = load_encoder(recipe.model.encoder, recipe.threads)
+    report: dict[str, Any] = {"seconds": {}, "quality": {}, "rejected": []}
     for name, part in texts.items():
-
-        def tell(done: int, total: int, name: str = name) -> None:
-            progress(done, total, f"speaking {name}")
-
-        out = run.path("spoken", name)
-        synthesize(part, run.recipe.voice, out, run.recipe.threads, tell, run.path("spoken", "audio"))
-        unspoken = Counter(row["reason"] for row in read_jsonl(out / "rejected.jsonl"))
-        report["rejected"] += counts(f"synthesis of {name}", unspoken)
-        report["rejected"] += _align_folder(run, name, out, out, progress)["rejected"]
-        report["seconds"][name] = sum(cut.duration for cut in read_cuts(out))
-        licences = [*dict.fromkeys(text.licence for text in part), licence_of_model(run.recipe.voice) or NOT_STATED]
-        _note(out, {"licence": f"texts: {', '.join(licences[:-1])}; voice: {licences[-1]}"})
-    for name in texts:
-        report["rejected"] += _encode_folder(name, run.path("spoken", name), encoder, progress)
+        made = speak_folder(
+            part,
+            run.path("spoken", name),
+            voices=recipe.voices,
+            augment=recipe.augment,
+            quality=recipe.quality,
+            asr=recipe.asr,
+            aligner=recipe.aligner,
+            encoder=encoder,
+            threads=recipe.threads,
+            seed=recipe.seed,
+            audio_dir=run.path("spoken", "audio"),
+            fan_out=fan_out(recipe.engine.fan_out, run.folder),
+            progress=progress,
+        )
+        report["rejected"] += made["rejected"]
+        report["seconds"][name], report["quality"][name] = made["seconds"], made["quality"]
     return report
-
-
-def _note(folder: Path, known: dict[str, Any]) -> None:
-    """Have the card know it, too: what info.json says of a prepared folder goes into the data bill."""
-    write_json(folder / "info.json", {**read_info(folder), **known})
 
 
 def _encode_folder(name: str, there: Path, encoder: SpeechEncoder, progress: Progress) -> list[dict[str, Any]]:

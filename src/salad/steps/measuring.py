@@ -23,8 +23,8 @@ from salad.natural_speech import held_out_speech
 from salad.report.page import write_report
 from salad.results import assemble
 from salad.run import Progress, Run, Step, reports, wall_s
-from salad.speech.prepared import Rejected, read_cuts
-from salad.steps.data import ARMS, reasons, recognizer, speech_in, texts_file
+from salad.speech.prepared import Rejected, read_cuts, reasons
+from salad.steps.data import ARMS, recognizer, speech_in, texts_file
 from salad.texts.text import read_texts
 
 

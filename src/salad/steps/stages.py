@@ -10,10 +10,11 @@ from salad.interleave.utterances import Utterance
 from salad.natural_speech import held_out_speech, training_speech
 from salad.run import Progress, Run, report_of
 from salad.select.probe import ClusterProbe
-from salad.speech.prepared import read_cuts, text_of
+from salad.speech.prepared import read_cuts, reasons, text_of
 from salad.stage_one import stage_one
 from salad.stage_two import probe, select, stage_two
-from salad.steps.data import ARMS, reasons, speech_in, texts_file
+from salad.steps.data import ARMS, speech_in, texts_file
+from salad.synthesize.quality_files import read_quality
 from salad.texts.corpus import TextCorpus
 from salad.texts.text import read_texts, write_texts
 
@@ -36,7 +37,7 @@ def run_probe(run: Run, progress: Progress) -> dict[str, Any]:
         run.path("stage_one", "model"),
         speech_in(run, "spoken/probe"),
         read_json(run.path("clusters", "probe_clusters.json")),
-        read_json(run.path("spoken", "probe", "cer.json")),
+        {name: row.cer for name, row in read_quality(run.path("spoken", "probe")).items() if row.cer is not None},
         run.recipe,
     )
     write_json(run.path("probe.json"), [entry.as_json() for entry in probes])
