@@ -24,7 +24,7 @@ def save(folder: Path, scale: float = 0.05) -> Path:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *OTHERS, *sum(TOPICS.values(), [])]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *OTHERS, *(word for topic in TOPICS.values() for word in topic)]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
