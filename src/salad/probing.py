@@ -27,6 +27,7 @@ from salad.select.probe_files import labels_sha256, write_probes
 from salad.select.probe_reading import Reading, read_off
 from salad.select.probe_windows import Hearing, hear_probes
 from salad.speech.prepared import Rejected, read_info, stream_cuts, text_of
+from salad.spoken import speak_folder
 from salad.synthesize.quality_hearing import hear
 from salad.synthesize.quality_words import character_error_rate
 from salad.tally import Kinds
@@ -100,8 +101,6 @@ def probe_texts(
         DataError: the clusters are not those of this corpus, or nothing could be spoken.
         AssetError: a voice can't be had.
     """
-    from salad.spoken import speak_folder  # whoever brings speech needs no voice
-
     clusters = Clusters.read(probing.clusters, texts)
     corpus = TextCorpus(texts)
     rows = draw_probes(clusters.labels_N, per_cluster, probing.seed, clusters.num_clusters)

@@ -161,7 +161,7 @@ def _warnings(
         told = "can't be told" if stability.reliability is None else f"is {stability.reliability:.2f}"
         size = "more" if stability.probes_wanted is None else f"{stability.probes_wanted}"
         warnings.append(
-            f"Another probe may rank the clusters otherwise: the ranking's reliability {told}; probe with {size} texts a "
+            f"Another probe may rank the clusters otherwise: its reliability {told}; probe with {size} texts a "
             "cluster, or select with a smaller gamma."
         )
     if spread is not None and noise is not None and noise >= spread:
