@@ -119,7 +119,9 @@ def test_a_text_that_kills_its_worker_is_rejected_and_the_rest_goes_on(tmp_path,
         if "die" in text: os.kill(os.getppid(), signal.SIGKILL); time.sleep(5)
         if "fail" in text: sys.exit("no such word")
         rate = (22050).to_bytes(4, "little")
-        os.write(1, b"RIFF" + bytes(20) + rate + bytes(16) + b"\\x00\\x10" * (2205 * (400 if "long" in text else 1)))
+        form = b"\\x10\\0\\0\\0\\1\\0\\1\\0" + rate + (44100).to_bytes(4, "little") + b"\\2\\0\\x10\\0"
+        head = b"RIFF\\xff\\xff\\xff\\xffWAVEfmt " + form + b"data\\xff\\xff\\xff\\xff"
+        os.write(1, head + b"\\x00\\x10" * (2205 * (400 if "long" in text else 1)))
         """,
     )
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from salad.errors import AssetError
+from salad.errors import AssetError, SaladError
 from salad.files import read_json
-from salad.synthesize.voices.piper_times import TimedPhoneme, timed_phonemes, with_durations, word_spans
-from salad.synthesize.voices.voice import Spoken, WordTimes
+from salad.synthesize.voices.piper_times import TimedPhoneme, timed_phonemes, word_spans
+from salad.synthesize.voices.voice import NO_SHIFT, Range, Spoken, WordTimes, check_asked, literal
 
 if TYPE_CHECKING:
     import piper
@@ -34,8 +34,12 @@ class PiperVoice:
         threads: onnxruntime's threads for one sentence; more voices in more processes are worth more than threads.
 
     Raises:
-        AssetError: the folder does not hold exactly one voice.
+        AssetError: the folder does not hold exactly one voice, or its configuration can't be read.
     """
+
+    speeds: Range = (0.5, 2.0)
+    semitones: Range = NO_SHIFT
+    deterministic = True
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         models = sorted(folder.glob("*.onnx"))
@@ -46,7 +50,7 @@ class PiperVoice:
             )
         self._model = models[0]
         self._threads = threads
-        self._config: dict[str, Any] = read_json(self._model.with_suffix(".onnx.json"))
+        self._config = _config(self._model.with_suffix(".onnx.json"))
 
     @property
     def name(self) -> str:
@@ -67,17 +71,24 @@ class PiperVoice:
         digest.update(self._model.with_suffix(".onnx.json").read_bytes())
         return digest.hexdigest()
 
-    def speak(self, text: str) -> Spoken:
-        """The speech of normalized `text`, with the times of its words where the model's durations can be had."""
+    def speak(self, text: str, speed: float = 1.0, semitones: float = 0.0) -> Spoken:
+        """The speech of normalized `text`, with the times of its words where the model's durations can be had.
+
+        Every phoneme's duration is divided by `speed` before it is rounded up to whole frames: at 2 it lasts a little
+        over half as long.
+
+        Raises:
+            AssetError: the model's file is damaged.
+        """
         from piper import SynthesisConfig
 
-        config = SynthesisConfig(noise_scale=0.0, noise_w_scale=0.0, normalize_audio=False)
-        # Piper reads [[…]] as raw phonemes; in a text they are just brackets.
-        plain = text.replace("[[", "[ [").replace("]]", "] ]")
+        check_asked(self, speed, semitones)
+        length_scale = self._piper.config.length_scale / speed
+        config = SynthesisConfig(length_scale=length_scale, noise_scale=0.0, noise_w_scale=0.0, normalize_audio=False)
         pieces: list[NDArray[np.float32]] = []
         phonemes: list[TimedPhoneme] | None = []
         pause = np.zeros(round(PAUSE_S * self.rate_hz), dtype=np.float32)
-        for chunk in self._piper.synthesize(plain, config, include_alignments=True):
+        for chunk in self._piper.synthesize(literal(text), config, include_alignments=True):
             begin = sum(map(len, pieces)) + (len(pause) if pieces else 0)
             timed = timed_phonemes(chunk, begin)
             phonemes = None if phonemes is None or timed is None else [*phonemes, *timed]
@@ -86,7 +97,7 @@ class PiperVoice:
         return Spoken(audio, self._word_times(text.split(), phonemes) if phonemes else None)
 
     def _word_times(self, words: list[str], phonemes: list[TimedPhoneme]) -> WordTimes | None:
-        alone = [[phoneme for part in self._piper.phonemize(word) for phoneme in part] for word in words]
+        alone = [[phoneme for part in self._piper.phonemize(literal(word)) for phoneme in part] for word in words]
         spans = word_spans([phoneme.symbol for phoneme in phonemes], alone)
         if spans is None:
             return None
@@ -94,13 +105,28 @@ class PiperVoice:
 
     @cached_property
     def _piper(self) -> piper.PiperVoice:
-        import onnxruntime
         from piper import PiperVoice as Piper
         from piper.config import PiperConfig
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads  # Piper.load leaves it at one thread per core
-        options.inter_op_num_threads = 1
-        model = with_durations(self._model.read_bytes()) or str(self._model)
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return Piper(session=session, config=PiperConfig.from_dict(self._config))
+        from salad.synthesize.voices.onnx import open_model
+
+        try:
+            config = PiperConfig.from_dict(self._config)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise AssetError(
+                f"{self._model}.json is no configuration of a Piper voice ({type(error).__name__}: {error}); fetch "
+                "both files anew."
+            ) from error
+        return Piper(session=open_model(self._model, self._threads, durations="Ceil"), config=config)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """A Piper voice's configuration, as far as it must be right before the voice is asked to speak."""
+    try:
+        config: dict[str, Any] = read_json(path)
+        if not isinstance(config["audio"]["sample_rate"], int) or "phoneme_id_map" not in config:
+            raise TypeError("it has no sample rate or no phonemes")
+    except (SaladError, KeyError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}".rstrip(".")
+        raise AssetError(f"{path} is no configuration of a Piper voice ({why}); fetch both files anew.") from error
+    return config

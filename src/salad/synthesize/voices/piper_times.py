@@ -21,27 +21,28 @@ _STRESS = "ˈˌ"
 _VOWELS = "aeiouyæɐɑɒɔəɚɛɜɝɪʊʌᵻøœɶɘɵɞɤɨɯʉʏ"
 
 
-def with_durations(model: bytes) -> bytes | None:
-    """A Piper model, an ONNX file's bytes, with each phoneme's number of frames as its last output.
+def with_durations(model: bytes, op_type: str = "Ceil") -> bytes | None:
+    """A model of speech, an ONNX file's bytes, with each phoneme's number of frames as its last output.
 
-    The durations are what the graph's one Ceil gives. None when it has not exactly one, or gives it out already.
+    The durations are what the graph's one node of type `op_type` gives: Ceil in Piper, Round in Kokoro. None when it
+    has not exactly one, or gives it out already.
 
     Two protocol buffers one after the other are read as one, lists joined: the output is declared in a second graph
     behind the first. Nothing of the model moves, and the onnx package is not needed.
     """
     outputs: list[bytes] = []
-    ceilings: list[bytes] = []
+    roundings: list[bytes] = []
     graph = (part for field, graph in _fields(memoryview(model)) if field == _GRAPH for part in _fields(graph))
     for kind, content in graph:
         if kind == _OUTPUT:
             outputs += [bytes(name) for number, name in _fields(content) if number == _NAME]
         elif kind == _NODE:
             node = list(_fields(content))
-            if any(number == _OP_TYPE and bytes(value) == b"Ceil" for number, value in node):
-                ceilings += [bytes(name) for number, name in node if number == _NODE_OUTPUT]
-    if len(ceilings) != 1 or ceilings[0] in outputs:
+            if any(number == _OP_TYPE and bytes(value) == op_type.encode() for number, value in node):
+                roundings += [bytes(name) for number, name in node if number == _NODE_OUTPUT]
+    if len(roundings) != 1 or roundings[0] in outputs:
         return None
-    return model + _field(_GRAPH, _field(_OUTPUT, _field(_NAME, ceilings[0])))
+    return model + _field(_GRAPH, _field(_OUTPUT, _field(_NAME, roundings[0])))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
