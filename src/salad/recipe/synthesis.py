@@ -40,18 +40,19 @@ class AugmentSettings(Settings):
 
 
 class QualitySettings(Settings):
-    """Which synthetic utterances are refused (synthesize/quality.py); null switches a check off.
+    """Which synthetic utterances are refused; null switches a check off. docs/quality.md has what each was measured on.
 
-    `max_cer`: character error rate of the ASR on an utterance. `seconds_per_character` of its text: slower or faster
-    is babble, or words left out. `max_silence_frac` of its duration, `max_pause_s` the longest silence inside it.
-    `max_clipped_frac` of its samples at full scale. `max_repeated_words`: how many words in a row the ASR may hear
-    again that the text does not repeat.
+    `max_cer`: character error rate of the ASR on an utterance. `seconds_per_character` of its text, letters, digits and
+    spaces: slower or faster is babble, or words left out. `max_silence_frac` of its duration, `max_pause_s` the longest
+    silence inside it. `max_clipped_frac` of its samples near the highest or the lowest value. `max_end_db`: how loud it
+    still is at its end, against its speech; louder was cut off. `max_repeated_words`: how many words in a row the ASR
+    may hear again that the text does not repeat.
     """
 
     max_cer: Positive | None = 0.5
-    seconds_per_character: PositiveRange | None = (0.03, 0.25)
+    seconds_per_character: PositiveRange | None = (0.03, 0.18)
     max_silence_frac: Frac | None = 0.7
-    max_pause_s: Positive | None = 3.0
-    max_clipped_frac: Frac | None = 0.001
-    max_end_db: float | None = -10.0
+    max_pause_s: Positive | None = 2.0
+    max_clipped_frac: Frac | None = 0.015
+    max_end_db: float | None = -20.0
     max_repeated_words: Annotated[int, Field(ge=1)] | None = 3

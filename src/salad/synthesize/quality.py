@@ -1,8 +1,8 @@
 """Does synthetic speech say its text, and does it sound like speech? What does not is set aside.
 
     OUT/cuts.jsonl.gz    what passed
-    OUT/refused.jsonl    what did not: id, reasons, text, what the ASR heard, the numbers, the audio, and the whole cut
-    OUT/quality.parquet  the numbers of every utterance, in the folder's order; `refused` says why, null: it was not
+    OUT/refused.jsonl    what did not: id, text, audio, what the ASR heard, the numbers, the reasons, and the whole cut
+    OUT/quality.parquet  the same of every utterance but for the cut, in the folder's order
     OUT/.heard/          what was heard (quality_hearing.py), for the next thresholds
 
 Nothing is lost: cuts.jsonl.gz and refused.jsonl together are all there is, after every step of this, and a check with
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,18 @@ QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
 
 @dataclass(frozen=True)
 class QualityReport:
-    """What a check found. `by_reason`: an utterance counts for each of its reasons; the most frequent first."""
+    """What a check found.
+
+    Attributes:
+        num_checked: all utterances, those that were refused before too.
+        num_refused: those that are refused now.
+        by_reason: an utterance counts for each of its reasons; the most frequent first.
+        mean_cer: over all that could be heard; None without an ASR.
+        cer_quantiles: "p50" and so on.
+        refused: each with its reasons.
+        worst: those with the highest error rates.
+        num_taken_back: had been refused, and are not any more.
+    """
 
     num_checked: int
     num_refused: int
@@ -48,16 +59,16 @@ class QualityReport:
     cer_quantiles: dict[str, float]
     refused: tuple[Quality, ...]
     worst: tuple[Quality, ...]
+    num_taken_back: int = 0
 
     def rejections(self) -> list[Rejected]:
         """The refused as rejections: one each, with all its reasons."""
-        return [Rejected(item.id, item.refused or "", item.audio) for item in self.refused]
+        return [Rejected(item.id, "; ".join(item.reasons), item.audio) for item in self.refused]
 
     def as_json(self) -> dict[str, Any]:
-        """All but the utterances."""
-        told = asdict(self)
-        del told["refused"], told["worst"]
-        return told
+        """All but the utterances and what was before."""
+        left_out = ("refused", "worst", "num_taken_back")
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 def check_speech(
@@ -103,9 +114,9 @@ def check_speech(
         )
         rows = [judge(cut, heard[cut.id], settings) for cut in all_cuts(folder)]
         report = _report(rows)
-        write_checked(folder, rows)
+        taken_back = write_checked(folder, rows)
         note_check(folder, asr, settings, report.as_json())
-    return report
+    return replace(report, num_taken_back=taken_back)
 
 
 def judge(cut: MonoCut, heard: Heard, settings: QualitySettings) -> Quality:
@@ -113,7 +124,7 @@ def judge(cut: MonoCut, heard: Heard, settings: QualitySettings) -> Quality:
     text = text_of(cut)
     place = {"id": cut.id, "text": text, "audio": audio_place(cut)}
     if "problem" in heard:
-        return Quality(**place, refused=f"not readable: {heard['problem']}")
+        return Quality(**place, reasons=(heard["problem"],))
     hypothesis = heard["hypothesis"]
     num_characters = len(for_comparison(text))
     numbers = {
@@ -124,8 +135,7 @@ def judge(cut: MonoCut, heard: Heard, settings: QualitySettings) -> Quality:
         "seconds_per_character": heard["speech_s"] / num_characters if num_characters else None,
         **{name: heard[name] for name in ("silence_frac", "max_pause_s", "clipped_frac", "end_db")},
     }
-    reasons = list(_reasons(numbers, settings))
-    return Quality(**place, **numbers, refused="; ".join(reasons) or None)
+    return Quality(**place, **numbers, reasons=tuple(_reasons(numbers, settings)))
 
 
 def _reasons(numbers: dict[str, Any], settings: QualitySettings) -> Iterator[str]:
@@ -137,7 +147,7 @@ def _reasons(numbers: dict[str, Any], settings: QualitySettings) -> Iterator[str
     checks = (
         ("silence_frac", settings.max_silence_frac, "silence", "{:.0%} of it, over {:.0%}"),
         ("max_pause_s", settings.max_pause_s, "long pause", "{:.1f} s, over {:g}"),
-        ("clipped_frac", settings.max_clipped_frac, "clipped", "{:.2%} of the samples, over {:.2%}"),
+        ("clipped_frac", settings.max_clipped_frac, "clipped", "{:.1%} of the samples near full swing, over {:.1%}"),
         ("end_db", settings.max_end_db, "cut off", "the last 20 ms at {:.0f} dB of the speech, over {:g}"),
         ("repeated_words", settings.max_repeated_words, "repeated", "{} words in a row were heard again, over {}"),
         ("cer", settings.max_cer, "misspoken", "character error rate {:.2f}, over {:g}"),
@@ -158,7 +168,7 @@ def cer_by_cluster(rows: Sequence[Quality], cluster_of: dict[str, int]) -> dict[
 
 def _report(rows: list[Quality]) -> QualityReport:
     cers = [row.cer for row in rows if row.cer is not None]
-    refused = tuple(row for row in rows if row.refused is not None)
+    refused = tuple(row for row in rows if row.reasons)
     kinds = Counter(kind for row in refused for kind in row.kinds)
     return QualityReport(
         num_checked=len(rows),

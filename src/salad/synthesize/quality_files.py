@@ -21,10 +21,10 @@ QUALITY_NAME = "quality.parquet"
 
 @dataclass(frozen=True)
 class Quality:
-    """One utterance: its numbers, None where there is nothing to measure, and why it is refused, None if it is not.
+    """One utterance: its numbers, None where there is nothing to measure, and why it is refused, none if it is not.
 
     `cer`, `repeated_words`: of what the ASR heard, `hypothesis`. `seconds_per_character` from the first sound to the
-    last. The others as in `quality_sound.Sound`. Several reasons stand with "; " between them.
+    last. The others as in `quality_sound.Sound`. A reason reads "kind: number and threshold".
     """
 
     id: str
@@ -39,12 +39,12 @@ class Quality:
     max_pause_s: float | None = None
     clipped_frac: float | None = None
     end_db: float | None = None
-    refused: str | None = None
+    reasons: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> list[str]:
         """What is wrong with it, without the numbers."""
-        return [reason.partition(": ")[0] for reason in (self.refused or "").split("; ") if ": " in reason]
+        return [reason.partition(": ")[0] for reason in self.reasons]
 
 
 def read_quality(folder: Path) -> Mapping[str, Quality]:
@@ -64,7 +64,7 @@ def read_quality(folder: Path) -> Mapping[str, Quality]:
         rows = parquet.read_table(path, columns=[field.name for field in fields(Quality)]).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} can't be read ({error}); make it again with 'salad check {folder}'.") from error
-    return {row["id"]: Quality(**row) for row in rows}
+    return {row["id"]: Quality(**{**row, "reasons": tuple(row["reasons"])}) for row in rows}
 
 
 def read_refused(folder: Path) -> list[dict[str, Any]]:
@@ -95,26 +95,30 @@ def all_cuts(folder: Path) -> Iterator[MonoCut]:
     yield from (_cut_of(row, folder) for row in refused)
 
 
-def write_checked(folder: Path, rows: list[Quality]) -> None:
-    """Write what was found: at every moment, cuts and refused cuts together are all there are."""
-    refused = {row.id: (number, row) for number, row in enumerate(rows) if row.refused is not None}
+def write_checked(folder: Path, rows: list[Quality]) -> int:
+    """Write what was found: at every moment, cuts and refused cuts together are all there are.
+
+    Returns:
+        How many had been refused and are taken back.
+    """
+    refused = {row.id: (number, row) for number, row in enumerate(rows) if row.reasons}
     earlier = {row["id"]: row for row in read_refused(folder)}
-    now: list[dict[str, Any]] = []
+    now = {}
     for cut in all_cuts(folder):
         if cut.id in refused:
             number, row = refused[cut.id]
-            line = json.loads(cut_line(cut, folder))
-            now.append({"id": cut.id, "reasons": (row.refused or "").split("; "), **asdict(row), "number": number})
-            now[-1] = {key: value for key, value in now[-1].items() if key != "refused"} | {"cut": line}
-    _write_quality(folder / QUALITY_NAME, rows)
-    both = {**earlier, **{row["id"]: row for row in now}}
-    if {cut.id for cut in stream_cuts(folder)} != {row.id for row in rows if row.refused is None}:
-        kept = [cut for cut in all_cuts(folder) if cut.id not in refused]
-        write_jsonl(folder / REFUSED_NAME, list(both.values()))
+            now[cut.id] = {**asdict(row), "number": number, "cut": json.loads(cut_line(cut, folder))}
+    accepted = {row.id for row in rows if not row.reasons}
+    there = {cut.id for cut in stream_cuts(folder)}
+    kept = [cut for cut in all_cuts(folder) if cut.id in accepted] if there != accepted else []
+    _write_quality(folder / QUALITY_NAME, rows)  # first, for it has the order of all
+    if there != accepted:
+        write_jsonl(folder / REFUSED_NAME, [*{**earlier, **now}.values()])
         with open_atomic(folder / CUTS_NAME) as file, gzip_writer(file) as zipped:
             for cut in kept:
                 zipped.write(cut_line(cut, folder))
-    write_jsonl(folder / REFUSED_NAME, now)
+    write_jsonl(folder / REFUSED_NAME, [*now.values()])
+    return len(accepted - there)
 
 
 def note_check(folder: Path, asr: str | None, settings: QualitySettings, report: dict[str, Any]) -> None:
@@ -143,6 +147,9 @@ def _write_quality(path: Path, rows: list[Quality]) -> None:
     from pyarrow import parquet
 
     kinds = {"str": pyarrow.string(), "int": pyarrow.int32(), "float": pyarrow.float64()}
-    schema = pyarrow.schema([(field.name, kinds[str(field.type).partition(" ")[0]]) for field in fields(Quality)])
+    kinds["tuple[str,"] = pyarrow.list_(pyarrow.string())
+    columns = [(field.name, kinds[str(field.type).partition(" ")[0]]) for field in fields(Quality)]
+    told = [{**asdict(row), "refused": bool(row.reasons)} for row in rows]
     with open_atomic(path) as file:
-        parquet.write_table(pyarrow.Table.from_pylist([asdict(row) for row in rows], schema), file)
+        schema = pyarrow.schema([*columns, ("refused", pyarrow.bool_())])
+        parquet.write_table(pyarrow.Table.from_pylist(told, schema), file)

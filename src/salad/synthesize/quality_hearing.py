@@ -37,6 +37,7 @@ GROUP = 8
 """Cuts a task."""
 KEEP_EVERY_S = 5.0
 """How much work a killed run may lose."""
+UNREADABLE = "not readable"
 
 Heard = dict[str, Any]
 """{"key", "hypothesis" (None without ASR), and the numbers of `Sound`} or {"key", "problem": why nothing is heard}."""
@@ -78,7 +79,7 @@ def hear(
             try:
                 key = memory.key(cut)
             except MissingFileError as error:
-                heard[cut.id] = {"key": None, "problem": str(error)}
+                heard[cut.id] = {"key": None, "problem": f"{UNREADABLE}: {error}"}
                 continue
             known = memory.rows.get(key)
             if known is not None:
@@ -116,7 +117,7 @@ def _answers(
             yield answer
     for task, answer in fan_out(again, setup, processes) if again else ():
         if isinstance(answer, Died):
-            why = f"the process that listened to it ended (exit code {answer.exit_code})"
+            why = f"{UNREADABLE}: the process that listened to it ended (exit code {answer.exit_code})"
             yield [{"key": key, "problem": why, "died": True} for key, _ in task]
         else:
             yield answer
@@ -155,8 +156,11 @@ def _listen(transcribe: Callable[..., str] | None, task: Task) -> list[Heard]:
 def _hear_one(transcribe: Callable[..., str] | None, key: str, cut: MonoCut) -> Heard:
     try:
         audio = load_cut(cut, RATE_HZ)
-        sound = measure_sound(audio, RATE_HZ)
     except (AudioError, MissingFileError) as error:
+        return {"key": key, "problem": f"{UNREADABLE}: {error}"}
+    try:
+        sound = measure_sound(audio, RATE_HZ)
+    except AudioError as error:
         return {"key": key, "problem": str(error)}
     numbers = {name: round(value, 6) for name, value in asdict(sound).items()}
     return {"key": key, "hypothesis": None if transcribe is None else transcribe(audio), **numbers}
