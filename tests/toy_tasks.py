@@ -17,10 +17,6 @@ def squarer() -> Callable[[int], int]:
     return lambda number: number * number
 
 
-def failing_setup() -> Callable[[int], int]:
-    raise DataError("the voice of this test can't be loaded; there is none.")
-
-
 def temperamental() -> Callable[[Any], Any]:
     """Answers a number with its square; a word is an order."""
 
@@ -32,6 +28,8 @@ def temperamental() -> Callable[[Any], Any]:
         if task == "exit":
             sys.exit(7)
         if task == "die":
+            if folder := os.environ.get("TOY_FOLDER"):
+                Path(folder, f"died-{os.getpid()}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if task == "big":
             return bytes(3_000_000)

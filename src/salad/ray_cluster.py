@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,10 +25,12 @@ from salad.errors import AssetError
 from salad.files import write_atomic
 
 PACKAGE = "salad-speech"
+HEAD_ANSWERS_WITHIN_S = 10.0
 NODE_ANSWERS_WITHIN_S = 120.0  # it starts a Python and imports salad
-# A network file system shows a new file to other machines when their view of the folder is renewed (NFS: seconds).
-FILE_IS_SEEN_WITHIN_S = 10.0
+# A name that was never asked for is looked up afresh (NFS); other file systems renew their view of a folder in seconds.
+FILE_IS_SEEN_WITHIN_S = 5.0
 _OBJECT_STORE_BYTES = 256 * 2**20  # of a Ray started here: few answers are in it at a time
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ parts write to our stderr; a worker's death is no error of ours
@@ -59,9 +62,9 @@ def ray_itself() -> ModuleType:
 
 @contextmanager
 def connected(processes: int) -> Iterator[None]:
-    """Connected to a cluster, which is the one of whoever is connected already, RAY_ADDRESS's, or this machine's.
+    """Connected to a cluster: this process's if it has one, else RAY_ADDRESS's, else the one that runs on this machine.
 
-    Where there is none, a Ray of `processes` CPUs is started here, on loopback. What this started or connected it ends.
+    Where there is none, a Ray of `processes` CPUs is started on loopback. What this connected or started it also ends.
 
     Raises:
         AssetError: no cluster answers at RAY_ADDRESS.
@@ -71,29 +74,68 @@ def connected(processes: int) -> Iterator[None]:
         yield
         return
     handler = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
-        try:
-            ray.init("auto", **quiet)
-        except ConnectionError as error:
-            if address := os.environ.get("RAY_ADDRESS"):
-                raise AssetError(
-                    f"no Ray cluster answers at RAY_ADDRESS={address}; start its head there with `ray start --head`, "
-                    "or unset RAY_ADDRESS to work on this machine."
-                ) from error
+        if not _joined():
             ray.init(
                 "local",
                 num_cpus=processes,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
-                **quiet,
+                **_QUIET,
             )
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own, which exits with another status
         yield
     finally:
         ray.shutdown()
+
+
+def cluster_cpus() -> int:
+    """The CPUs of the cluster that `connected` finds, or of this machine if there is none: how many workers have room.
+
+    Raises:
+        AssetError: Ray is not installed, or no cluster answers at RAY_ADDRESS.
+    """
+    ray = ray_itself()
+    before = ray.is_initialized()
+    if not before and not _joined():
+        return len(os.sched_getaffinity(0))
+    try:
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    finally:
+        if not before:
+            ray.shutdown()
+
+
+def _joined() -> bool:
+    """Connected to the cluster at RAY_ADDRESS, or to the one that `ray start` has made this machine a part of.
+
+    Ray's own "auto" takes any other program's Ray that it finds running, too, and waits minutes for one that is gone.
+    """
+    from ray._private.utils import read_ray_address
+
+    asked = os.environ.get("RAY_ADDRESS") or "auto"
+    address = read_ray_address() if asked == "auto" else asked
+    if address and _is_answered(address):
+        with suppress(ConnectionError):
+            ray_itself().init(address, **_QUIET)
+            return True
+    if "RAY_ADDRESS" in os.environ:
+        raise AssetError(
+            f"no Ray cluster answers at RAY_ADDRESS={asked}; start its head there with `ray start --head` and give "
+            "HOST:PORT as that prints it, or unset RAY_ADDRESS to work on this machine."
+        )
+    return False
+
+
+def _is_answered(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=HEAD_ANSWERS_WITHIN_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)
