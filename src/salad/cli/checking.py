@@ -18,14 +18,13 @@ if TYPE_CHECKING:
     from salad.synthesize.quality import QualityReport
     from salad.synthesize.quality_files import Quality
 
-_THRESHOLDS = "Thresholds: a number, LOW:HIGH for the pace, or off"
 MANY = 60
 """Refused utterances on a page; half a minute of speech is 1 MB of it."""
 SAMPLE = 20
 
 
 def _threshold(name: str, meaning: str) -> Any:
-    return typer.Option(f"--{name}", metavar="N", help=meaning, rich_help_panel=_THRESHOLDS)
+    return typer.Option(f"--{name}", metavar="N", help=meaning)
 
 
 @app.command()
@@ -65,8 +64,8 @@ def check(
     """Have an ASR read synthetic speech back, measure its sound, and set aside what is not worth training on.
 
     What is refused goes from SPEECH/cuts.jsonl.gz to SPEECH/refused.jsonl, with its reasons; the audio stays. The
-    numbers of all are in SPEECH/quality.parquet (docs/quality.md). Looser thresholds take utterances back, and take
-    seconds: what was heard is kept.
+    numbers of all are in SPEECH/quality.parquet (docs/quality.md). Each threshold N is a number, or off. Looser ones
+    take utterances back, in seconds: what was heard is kept.
 
     salad check spoken --max-cer 0.3 --max-pause-s off --html refused.html
     """
