@@ -2,12 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
@@ -89,15 +89,17 @@ def test_an_llm_names_clusters_where_it_is_asked_to(tmp_path, model):
     assert len({row["name"] for row in rows}) == 4
 
 
-def test_other_tools_read_the_folder(tmp_path, model):
+def test_other_tools_read_the_folder_as_its_page_says(tmp_path, model, repo, monkeypatch):
     write_texts(tmp_path / "t.jsonl", texts())
-    cluster(tmp_path / "t.jsonl", tmp_path / "out", model, "--k", "4")
-    files = {"labels": str(tmp_path / "out/labels.parquet"), "clusters": str(tmp_path / "out/clusters.jsonl")}
-    cache = str(tmp_path / "cache")
-    labels = datasets.load_dataset("parquet", data_files=files["labels"], split="train", cache_dir=cache)
-    assert labels.column_names == ["id", "cluster", "distance", "num_chars"]
-    rows = datasets.load_dataset("json", data_files=files["clusters"], split="train", cache_dir=cache)
-    assert rows["cluster"][:] == [0, 1, 2, 3]
+    cluster(tmp_path / "t.jsonl", tmp_path / "clusters", model, "--k", "4")
+    (block,) = re.findall(r"```python\n(.*?)```", (repo / "docs" / "clustering.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    read = {}
+    exec(block, read)
+    assert read["labels"].column_names == ["id", "cluster", "distance", "num_chars"]
+    assert read["clusters"]["cluster"].tolist() == [0, 1, 2, 3]
+    assert read["shard"].shape == (40, tiny_embedder.DIM)
 
 
 def test_wishes_that_cannot_be_met_are_refused_before_the_work(tmp_path, model):

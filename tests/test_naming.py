@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 import tiny
 from salad.select import naming
 from salad.select.naming import (
-    cluster_names,
     count_by_cluster,
     count_terms,
     names_from,
@@ -141,7 +140,7 @@ def test_so_many_texts_of_a_cluster_are_read_spread_over_it(monkeypatch):
         return "rose" if row % 2 else "anchor"
 
     labels = np.arange(100) % 2
-    counts = count_by_cluster(text_at, labels, 3, lambda *_: None)
+    counts = count_by_cluster(text_at, labels, 3)
     assert [dict(count) for count in counts] == [{"anchor": 5}, {"rose": 5}, {}]
     assert asked[:5] == [0, 24, 48, 74, 98]  # of 50 even rows the 1st, 13th, 25th, 38th and 50th
 
@@ -154,15 +153,19 @@ def test_names_are_three_terms_and_no_two_clusters_have_one():
     assert names_from(terms) == ["a, b, c", "a, b, c, e", "cluster 2", "x", "x (4)"]
 
 
+def names_of(texts, labels):
+    return names_from(telling_terms(count_by_cluster(texts.__getitem__, np.array(labels), max(labels) + 1)))
+
+
 def test_clusters_are_named_by_what_is_theirs():
     sea, law = ["the ship at anchor in the harbour"] * 3, ["the judge in court with a jury"] * 3
-    names = cluster_names([*sea, *law], np.array([1] * 3 + [0] * 3), 2)
+    names = names_of([*sea, *law], [1] * 3 + [0] * 3)
     assert set(names[0].replace(",", "").split()) <= {"judge", "court", "jury"}
     assert set(names[1].replace(",", "").split()) <= {"ship", "anchor", "harbour"}
 
 
 def test_texts_without_words_get_a_number():
-    assert cluster_names(["…", "42", "the of"], np.array([0, 1, 1]), 2) == ["cluster 0", "cluster 1"]
+    assert names_of(["…", "42", "the of"], [0, 1, 1]) == ["cluster 0", "cluster 1"]
 
 
 # --- an LLM's names -------------------------------------------------------------------------------------------------

@@ -127,9 +127,19 @@ def names_from(terms: Sequence[Sequence[str]], num_terms: int = TERMS_IN_NAME) -
 
 
 def count_by_cluster(
-    text_at: Callable[[int], str], labels: np.ndarray, num_clusters: int, progress: Callable[[int, int], None]
+    text_at: Callable[[int], str],
+    labels: np.ndarray,
+    num_clusters: int,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Counter[str]]:
-    """The terms of every cluster, from at most `TEXTS_READ` of its texts, evenly spread over the corpus."""
+    """The terms of every cluster, from at most `TEXTS_READ` of its texts, evenly spread over the corpus.
+
+    Args:
+        text_at: the text of a row.
+        labels: the cluster of every row, int [N].
+        num_clusters: K.
+        progress: told (clusters done, clusters).
+    """
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=num_clusters))
     counts: list[Counter[str]] = []
@@ -140,9 +150,3 @@ def count_by_cluster(
         counts.append(count_terms(text_at(int(row)) for row in rows))
         progress(cluster + 1, num_clusters)
     return counts
-
-
-def cluster_names(texts: Sequence[str], labels: np.ndarray, num_clusters: int) -> list[str]:
-    """A name of three telling terms for every cluster of texts with these labels [N]."""
-    counts = count_by_cluster(texts.__getitem__, np.asarray(labels), num_clusters, lambda *_: None)
-    return names_from(telling_terms(counts))
