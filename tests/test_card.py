@@ -73,7 +73,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     prompts = corpus(
         home / "prompts", "p", {"corpus": "prompts", "licence": "CC-BY-SA-3.0", "source": "a shelf"}, [None] * 5
     )
-    voice = {"voice": "piper-joe", "voice_fingerprint": "f" * 64, "selection": {"gamma": 5.0, "budget_s": 12.0}}
+    drawn = {"gamma": 5.0, "budget": {"amount": 12.0, "unit": "seconds"}}
+    voice = {"voice": "piper-joe", "voice_fingerprint": "f" * 64, "selection": drawn}
     chosen = corpus(home / "chosen", "s", {"corpus": "synthesized", **voice}, [None] * 4)
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(tiny.WORDS, 5 + i)) for i in range(7)]

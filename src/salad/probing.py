@@ -22,20 +22,18 @@ from salad.model.encoder import load_encoder
 from salad.recipe import AugmentSettings, QualitySettings, Recipe, VoiceSettings
 from salad.run import Progress
 from salad.select.clusters import Clusters
-from salad.select.probe import NO_PROBE, ClusterProbe, ProbeItem, draw_probes, probe_clusters
+from salad.select.probe import ClusterProbe, ProbeItem, draw_probes, probe_clusters
 from salad.select.probe_files import labels_sha256, write_probes
-from salad.select.probe_reading import Reading, read_off
+from salad.select.probe_reading import Reading, kinds, read_off, warnings_of_making
 from salad.select.probe_windows import Hearing, hear_probes
 from salad.speech.prepared import Rejected, read_info, stream_cuts, text_of
 from salad.spoken import speak_folder
+from salad.student import model_folder, recipe_of
 from salad.synthesize.quality_hearing import hear
 from salad.synthesize.quality_words import character_error_rate
-from salad.tally import Kinds
 from salad.texts.corpus import TextCorpus
-from salad.verbs import model_folder, recipe_of
 from salad.workers import FanOut, answer_all
 
-NUM_NAMED = 3
 NOTHING_REFUSED = QualitySettings(**dict.fromkeys(QualitySettings.model_fields))
 """A bad voice must show in its clusters' error rates, so no utterance is refused for it here."""
 
@@ -187,7 +185,7 @@ def _measure(
     lost = _not_measured(cluster_of, items, speech, heard.rejected)
     probes = probe_clusters(items, clusters.num_clusters, probing.max_cer)
     reading = read_off(probes, items, heard.check, probing.seed, probing.scores)
-    warnings = [*_warnings(probes, lost, len(cluster_of), made), *reading.warnings]
+    warnings = [*warnings_of_making(probes, lost.values(), len(cluster_of), made), *reading.warnings]
     info = {
         "format": "salad probe",
         "version": 1,
@@ -203,7 +201,7 @@ def _measure(
         "num_probes": len(items),
         "num_tokens": sum(item.scores.count for item in items),
         "excluded": [{"cluster": probe.cluster, "reason": probe.excluded} for probe in probes if probe.excluded],
-        "not_measured": _kinds(lost.values()),
+        "not_measured": kinds(lost.values()),
         **reading.as_json(),
         "warnings": warnings,
         "versions": versions(),
@@ -268,45 +266,6 @@ def _known(
         }
         for number, (row, share) in enumerate(zip(clusters.rows, clusters.shares, strict=True))
     ]
-
-
-def _warnings(
-    probes: Sequence[ClusterProbe], lost: Mapping[str, Rejected], num_texts: int, made: Mapping[str, Any]
-) -> list[str]:
-    """What the making of the probe has to say."""
-    warnings = []
-    excluded = [probe for probe in probes if probe.excluded is not None]
-    if excluded:
-        silent = sum(probe.excluded == NO_PROBE for probe in excluded)
-        warnings.append(
-            f"{len(excluded)} of {len(probes)} clusters are left out, {silent} without a usable probe and "
-            f"{len(excluded) - silent} spoken too badly: {_numbers([probe.cluster for probe in excluded])}; "
-            "nothing is selected from them."
-        )
-    if lost:
-        warnings.append(
-            f"{len(lost)} of {num_texts} probe texts were not measured, most because: "
-            f"{_kinds(lost.values())[0]['reason']}; each stands in its cluster's line of probe.jsonl."
-        )
-    short = made.get("smaller_clusters", [])
-    if short:
-        warnings.append(
-            f"{len(short)} clusters have fewer than {made['per_cluster']} texts, so that all they have is the probe: "
-            f"{_numbers(short)}."
-        )
-    return warnings
-
-
-def _kinds(rejected: Iterable[Rejected]) -> list[dict[str, Any]]:
-    kinds = Kinds()
-    for row in rejected:
-        kinds.add(row.reason, row.id, row.place)
-    return kinds.rows()
-
-
-def _numbers(clusters: Sequence[int]) -> str:
-    more = f" and {len(clusters) - NUM_NAMED} more" if len(clusters) > NUM_NAMED else ""
-    return ", ".join(map(str, clusters[:NUM_NAMED])) + more
 
 
 def _about(info: Mapping[str, Any]) -> dict[str, Any]:

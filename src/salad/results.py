@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,14 @@ from salad.measure.arm import ArmRows, arm_estimates, compare_misalignment
 from salad.measure.statistics import mean
 from salad.measure.tasks import definition
 from salad.natural_speech import corpora
+from salad.probed import probed_clusters
 from salad.recipe import Recipe
+from salad.select.probe_files import PROBE_NAME
 from salad.student import warm_start_curve
 from salad.texts.text import read_texts
 
 SCHEMA = 1
+ARMS = ("stage_two", "stage_two_uniform")
 NUM_EXAMPLES = 3
 
 
@@ -43,7 +45,7 @@ def assemble(
         "deviations": deviations(recipe),
         "conditions": {
             "policy": recipe.sequence.policy,
-            "broad": {"corpus": recipe.data.text, "voice": recipe.voice},
+            "broad": {"corpus": recipe.data.text, "voice": " + ".join(recipe.voice_names)},
             "human": {"corpus": " + ".join(corpora(recipe)), "voice": "human"},
             "warm_start": recipe.stage_one.warm_start.steps > 0,
         },
@@ -90,25 +92,20 @@ def _comparisons(rows: Mapping[str, ArmRows], seed: int, num_bootstrap: int) -> 
 def _clusters(folder: Path, reports: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     if "select" not in reports or "probe" not in reports:
         return []
-    names = read_json(folder / "clusters" / "clusters.json")["names"]
-    labels = {row["id"]: row["cluster"] for row in read_jsonl(folder / "clusters" / "labels.jsonl")}
-    sizes = Counter(labels.values())
-    examples: dict[int, list[str]] = {c: [] for c in range(len(names))}
-    for text in read_texts(folder / "texts" / "pool.jsonl"):
-        if len(examples[labels[text.id]]) < NUM_EXAMPLES:
-            examples[labels[text.id]].append(text.text)
-    chosen, control = reports["select"]["stage_two"], reports["select"]["stage_two_uniform"]
+    clusters = read_jsonl(folder / "clusters" / "clusters.jsonl")
+    texts = {text.id: text.text for text in read_texts(folder / "clusters" / "probes.jsonl")}
+    after = {arm: folder / "probe" / arm for arm in ARMS if (folder / "probe" / arm / PROBE_NAME).is_file()}
+    chosen, control = (reports["select"][arm] for arm in ARMS)
     return [
         {
             **row,
-            "name": names[row["cluster"]],
-            "size": sizes[row["cluster"]],
-            "examples": examples[row["cluster"]],
+            **{key: clusters[row["cluster"]][key] for key in ("name", "size", "share", "x", "y")},
+            "examples": [example["text"] for example in clusters[row["cluster"]]["examples"][:NUM_EXAMPLES]],
             "target": chosen["target"][row["cluster"]],
             "selected": chosen["per_cluster"][row["cluster"]],
             "selected_uniform": control["per_cluster"][row["cluster"]],
         }
-        for row in read_json(folder / "probe.json")
+        for row in probed_clusters(folder / "probe" / "stage_one", after, texts, folder)
     ]
 
 

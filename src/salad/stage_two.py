@@ -6,7 +6,8 @@ of a broad text corpus. Only that is synthesized, and distillation goes on from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,89 +18,108 @@ from salad.card.bill import Bill, data_bill, read_bill, stage_bill
 from salad.card.page import write_card
 from salad.distill.checkpoint import load_weights
 from salad.distill.schedule import linear_to_zero
-from salad.distill.teacher import teacher_for
-from salad.errors import DataError
 from salad.interleave.builder import SequenceBuilder
 from salad.interleave.stream import Stream
-from salad.interleave.utterances import Utterance, feature_lookup
-from salad.measure.divergence_by_item import scores_by_item
-from salad.measure.misalignment import batches_of
+from salad.interleave.utterances import Utterance
 from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
-from salad.ranks import ALONE, Ranks, device_of
+from salad.probing import ProbeReport, Probing, probe_speech
+from salad.ranks import ALONE, Ranks
+from salad.ray_workers import fan_out
 from salad.recipe import Recipe
 from salad.run import Progress
-from salad.select.balanced_kmeans import Clustering, balanced_kmeans
-from salad.select.budget import seconds_budget
-from salad.select.embed import embed
-from salad.select.naming import cluster_names
-from salad.select.probe import ClusterProbe, ProbeItem, probe_clusters
+from salad.select.budget import Budget, seconds_budget
+from salad.select.clusters import Clusters
+from salad.select.embed_corpus import EmbedSettings
+from salad.select.partition import PartitionSettings, partition
+from salad.select.probe import ClusterProbe, draw_probes
 from salad.select.sampling import Pool, Selection, select_texts
 from salad.select.scores import cluster_scores
 from salad.select.target import target_distribution
 from salad.speech.prepared import Rejected
 from salad.stage_one import PRE_DECAY, by_size, usable_speech
 from salad.student import save_model, warm_start_once
+from salad.texts.corpus import TextCorpus
 from salad.texts.text import Text
 from salad.training import distill
 
 
-def cluster(
-    pool: Sequence[Text], probes: Sequence[Text], recipe: Recipe, progress: Progress
-) -> tuple[Clustering, np.ndarray, list[str]]:
-    """1. Partition the pool; give each probe text the nearest centre's cluster. Clustering, probe labels, names."""
-    embeddings = embed([text.text for text in (*pool, *probes)], recipe.embedder, progress)
-    pool_Nd, probes_Nd = embeddings[: len(pool)], embeddings[len(pool) :]
-    clustering = balanced_kmeans(pool_Nd, recipe.stage_two.num_clusters, recipe.seed)
-    distance = ((probes_Nd[:, None] - clustering.centres[None]) ** 2).sum(-1)
-    names = cluster_names([text.text for text in pool], clustering.labels, recipe.stage_two.num_clusters)
-    return clustering, distance.argmin(1), names
+def cluster(pool: Path, recipe: Recipe, out: Path, progress: Progress) -> Clusters:
+    """1. Partition the broad texts by meaning, into clusters of equal size."""
+    two, on_ray = recipe.stage_two, recipe.engine.fan_out == "ray"
+    settings = PartitionSettings(
+        num_clusters=two.num_clusters,
+        seed=recipe.seed,
+        tolerance=two.balance_tolerance,
+        embedding=EmbedSettings(recipe.embedder, recipe.engine.device, 1 if on_ray else recipe.threads),
+    )
+
+    @contextmanager
+    def bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
+        yield lambda done, total: progress(done, total or done + 1, what)
+
+    partition(pool, out, settings, recipe.workers if on_ray else 1, bar, fan_out(recipe.engine.fan_out, out))
+    return Clusters.read(out, pool)
 
 
-def probe(
-    model: Path,
-    spoken: Sequence[Utterance],
-    cluster_of: Mapping[str, int],
-    cer_of: Mapping[str, float],
-    recipe: Recipe,
-) -> tuple[list[ClusterProbe], list[Rejected]]:
-    """2. M(c): what the student hears of each cluster's probe texts against what the text LLM reads."""
-    torch.set_num_threads(recipe.threads)
-    student = SpeechLM.from_pretrained(model, device_map=device_of(recipe.engine.device))
-    builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, recipe.seed)
-    usable, rejected = builder.usable(spoken)
-    sequences = [builder.mixed(utterance) for utterance in usable]
-    batches = batches_of(sequences, feature_lookup(usable), student, recipe.measure.batch_positions)
-    words = {utterance.id: utterance.words for utterance in usable}
-    items = [
-        ProbeItem(row, cluster_of[row.item], cer_of.get(row.item), len(words[row.item]), words[row.item][-1].end_s)
-        for row in scores_by_item(teacher_for(student), student, batches)
-    ]
-    settings = recipe.stage_two
-    return probe_clusters(items, settings.num_clusters, settings.max_cer), rejected
+def draw(pool: Path, clusters: Clusters, recipe: Recipe) -> dict[Text, int]:
+    """2. The texts that probe each cluster, with its number. They are spoken, and no more selected from."""
+    texts = TextCorpus(pool)
+    rows = draw_probes(clusters.labels_N, recipe.stage_two.probe_texts, recipe.seed, clusters.num_clusters)
+    return {texts[int(row)]: number for number, own in enumerate(rows) for row in own}
+
+
+def probe(model: Path, clusters: Path, speech: Path, recipe: Recipe, out: Path, progress: Progress) -> ProbeReport:
+    """3. M(c): what the student hears of each cluster's probe against what the text LLM reads."""
+    on_ray = recipe.engine.fan_out == "ray"
+    probing = Probing(
+        model,
+        clusters,
+        out,
+        scores=(recipe.stage_two.score,),
+        max_cer=recipe.stage_two.max_cer,
+        seed=recipe.seed,
+        threads=1 if on_ray else recipe.threads,
+        processes=recipe.workers if on_ray else 1,
+        fan_out=fan_out(recipe.engine.fan_out, out),
+        progress=progress,
+    )
+    return probe_speech(probing, speech)
 
 
 def select(
-    pool: Sequence[Text],
-    cluster_of: Mapping[str, int],
+    pool: Path,
+    clusters: Clusters,
     probes: Sequence[ClusterProbe],
+    refused: dict[str, np.ndarray],
+    recipe: Recipe,
     gamma: float,
-    budget_s: float,
-    seconds_per_character: float,
-    seed: int,
+    budget: Budget,
 ) -> Selection:
-    """3. and 4. P_target ~ P_web M^gamma, and texts drawn from it until the budget is reached."""
-    unknown = [text.id for text in pool if text.id not in cluster_of]
-    if unknown:
-        raise DataError(f"{len(unknown)} texts are in no cluster (e.g. {unknown[0]!r}); cluster this corpus first.")
-    labels = np.array([cluster_of[text.id] for text in pool], np.int32)
-    num_chars = np.array([len(text.text) for text in pool], np.int32)
+    """4. P_target ~ P_web M^gamma, and texts drawn from it until the budget is reached.
+
+    `refused`: reason -> rows of the pool that are not drawn. Both arms draw from the same order within each cluster.
+    """
+    two = recipe.stage_two
+    scores = cluster_scores(probes, two.score) if gamma else np.ones(len(probes))
     excluded = [entry.excluded is not None for entry in probes]
-    sizes = np.bincount(labels, minlength=len(probes))
-    target = target_distribution(sizes, cluster_scores(probes, "misalignment"), gamma, excluded)
-    hint = "lower stage_two.budget_frac or raise data.pool_texts"
-    budget = seconds_budget(budget_s, seconds_per_character)
-    return select_texts(Pool(pool, labels, num_chars), target, budget, seed, hint=hint)
+    target = target_distribution(clusters.shares, scores, gamma, excluded, two.coverage_frac, two.max_boost)
+    drawn_from = Pool(
+        TextCorpus(pool), clusters.labels_N, clusters.num_chars_N, refused, min_words=recipe.sequence.min_words
+    )
+    hint = "lower the recipe's stage_two.budget_..., or raise data.pool_texts"
+    return select_texts(drawn_from, target, budget, recipe.seed, hint=hint)
+
+
+def budget_of(recipe: Recipe, natural_s: float, seconds_per_character: float) -> Budget:
+    """How much is selected, by the recipe; `natural_s`: seconds of Stage I's natural speech."""
+    two = recipe.stage_two
+    if two.budget_tokens is not None:
+        tokenizer = load_tokenizer(recipe.model.llm)
+        asked = f"{two.budget_tokens} tokens"
+        return Budget(two.budget_tokens, "tokens", 0.0, asked, lambda text: len(tokenizer(text)["input_ids"]))
+    seconds = two.budget_h * 3600 if two.budget_h is not None else (two.budget_frac or 0.0) * natural_s
+    return seconds_budget(seconds, seconds_per_character)
 
 
 def stage_two(

@@ -27,7 +27,7 @@ from salad.model.warm_start import WarmStartReport, not_taught, warm_start
 from salad.model.warm_starts.words import Clip
 from salad.randomness import generator, torch_seed
 from salad.ranks import ALONE, Ranks
-from salad.recipe import Recipe, WarmStartSettings
+from salad.recipe import Recipe, WarmStartSettings, parse_recipe
 from salad.run import Progress
 from salad.speech.prepared import Rejected
 
@@ -119,3 +119,20 @@ def new_processor(recipe: Recipe) -> SpeechLMProcessor:
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(recipe.model.llm)
     extractor = SpeechFeatureExtractor(recipe.model.encoder, recipe.model.adapter.frames_per_position, recipe.threads)
     return SpeechLMProcessor(extractor, tokenizer)
+
+
+def model_folder(path: Path) -> Path:
+    """A model folder, or the best model of a run folder (Stage II, else Stage I).
+
+    Raises:
+        CheckpointError: neither.
+    """
+    for candidate in (path, path / "stage_two" / "model", path / "stage_one" / "model"):
+        if (candidate / "salad.json").is_file():
+            return candidate
+    raise CheckpointError(f"{path} is neither a speech LLM's folder nor a run that has come to a model.")
+
+
+def recipe_of(model: Path) -> Recipe:
+    """The recipe that made a model."""
+    return parse_recipe(read_json(model / "salad.json")["recipe"], str(model / "salad.json"))

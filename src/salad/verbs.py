@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from salad.distill.teacher import teacher_for
-from salad.errors import CheckpointError, DataError, RecipeError
-from salad.files import read_json, read_jsonl
+from salad.errors import DataError
 from salad.interleave.builder import SequenceBuilder
 from salad.interleave.utterances import SpeechCorpus, feature_lookup
 from salad.measure.misalignment import forgetting_by_item, hearing, hears, misalignment_by_item, per_token
 from salad.model.llm import document_mark, load_tokenizer
 from salad.model.processor import SPEECH_TOKEN, SpeechLMProcessor
 from salad.model.speech_lm import SpeechLM
-from salad.recipe import Recipe, parse_recipe
-from salad.select.probe import ClusterProbe
-from salad.select.sampling import Selection
+from salad.recipe import parse_recipe
 from salad.speech.audio import load_audio
 from salad.speech.prepared import read_info
-from salad.stage_two import select as select_from
-from salad.texts.text import read_texts
+from salad.student import model_folder, recipe_of
 
 BOOTSTRAP = 2000
-
-
-def model_folder(path: Path) -> Path:
-    """A model folder, or the best model of a run folder (Stage II, else Stage I).
-
-    Raises:
-        CheckpointError: neither.
-    """
-    for candidate in (path, path / "stage_two" / "model", path / "stage_one" / "model"):
-        if (candidate / "salad.json").is_file():
-            return candidate
-    raise CheckpointError(f"{path} is neither a speech LLM's folder nor a run that has come to a model.")
-
-
-def recipe_of(model: Path) -> Recipe:
-    """The recipe that made a model."""
-    return parse_recipe(read_json(model / "salad.json")["recipe"], str(model / "salad.json"))
 
 
 def measure_folder(
@@ -87,28 +65,6 @@ def measure_folder(
         "hears": hears(heard),
         "not_measured": len(rejected),
     }
-
-
-def select_folder(
-    texts: Path, clusters: Path, probes: Path, gamma: float, budget_s: float, pace: float, seed: int
-) -> Selection:
-    """Texts drawn by misalignment^gamma from a clustered and probed corpus."""
-    labels = {row["id"]: int(row["cluster"]) for row in read_jsonl(clusters / "labels.jsonl")}
-    fields = ClusterProbe.__dataclass_fields__
-    entries = [ClusterProbe(**{k: row[k] for k in fields}) for row in read_json(probes / "probe.json")]
-    return select_from(read_texts(texts), labels, entries, gamma, budget_s, pace, seed)
-
-
-def hours(budget: str) -> float:
-    """Hours in '0.5h', '30m' or '90s'.
-
-    Raises:
-        RecipeError: anything else.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hms])\s*", budget)
-    if match is None or float(match[1]) == 0:
-        raise RecipeError(f"--budget {budget}: write hours, minutes or seconds of speech, e.g. 0.5h, 30m, 90s.")
-    return float(match[1]) / {"h": 1, "m": 60, "s": 3600}[match[2]]
 
 
 def answer(model: Path, audio: Path, prompt: str, max_tokens: int, sample: bool, seed: int, continue_text: bool) -> str:

@@ -158,7 +158,7 @@ def _stage(part: Bill) -> str:
 
 def _speech_row(source: Bill) -> tuple[str, ...]:
     return (
-        source["name"] + (f" ({source['voice']})" if "voice" in source else ""),
+        source["name"] + (f" ({_speakers(source)})" if "voice" in source or "voices" in source else ""),
         f"{source['num_items']:,}",
         _hours(source["hours"]),
         _hours(source["hours_heard"]),
@@ -190,9 +190,21 @@ def _selected(source: Bill) -> str:
     chosen = source["selection"]
     how = f"by misalignment to the power {chosen['gamma']:g}" if chosen["gamma"] else "uniformly"
     return (
-        f"The texts of the synthetic speech were drawn {how}, to a budget of {_hours(chosen['budget_s'] / 3600)}, and "
-        f"spoken by {source['voice']}."
+        f"The texts of the synthetic speech were drawn {how}, to a budget of {_amount(chosen['budget'])}, and "
+        f"spoken by {_speakers(source)}."
     )
+
+
+def _amount(budget: Bill) -> str:
+    amount = budget["amount"]
+    return _hours(amount / 3600) if budget["unit"] == "seconds" else f"{amount:,.0f} tokens"
+
+
+def _speakers(source: Bill) -> str:
+    """The voice, or of a pool each voice with its share of the speech."""
+    if "voice" in source:
+        return str(source["voice"])
+    return ", ".join(f"{voice['name']} {voice['share']:.0%}" for voice in source["voices"] if voice["num_texts"])
 
 
 def _model(model: Bill) -> tuple[str, ...]:

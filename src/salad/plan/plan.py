@@ -72,13 +72,21 @@ def plan(
         "parameters": _parameters(student),
         "memory": _memory(recipe, Memory(recipe, config, student, expected_windows(recipe)), gpus, gpu_memory_gib),
         **stages,
-        "budget_h": None
-        if recipe.expected.natural_h is None
-        else recipe.stage_two.budget_frac * recipe.expected.natural_h,
+        "budget_h": _budget_h(recipe),
         "disk": _disk(recipe, student, stages, config.get_text_config().hidden_size),
         "assumptions": _assumptions(recipe, gpus, peak, peak_tflops is None, mfu),
         "warnings": _warnings(recipe, stages),
     }
+
+
+def _budget_h(recipe: Recipe) -> float | None:
+    """Hours of speech that Stage II selects; None where they are a share of an amount that is not known."""
+    two, expected = recipe.stage_two, recipe.expected
+    if two.budget_frac is not None:
+        return None if expected.natural_h is None else two.budget_frac * expected.natural_h
+    if two.budget_tokens is not None:
+        return two.budget_tokens / expected.tokens_per_word / expected.words_per_s / 3600
+    return two.budget_h
 
 
 def _parameters(student: SpeechLM) -> dict[str, Any]:

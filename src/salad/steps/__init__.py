@@ -1,8 +1,9 @@
 """The steps of `salad run`, in order: which folder holds what, and which room does the work.
 
 human/N, aligned/N  natural speech, prepared folders, without and with word timings; human_split.json: what is held out
-texts/            mix, pool, probe, heldout .jsonl
-clusters/         the pool's clusters, their names, the probes' clusters
+texts/            mix, pool, heldout .jsonl
+clusters/         the pool's clusters (select/clusters.py); probes.jsonl: the texts that probe them
+probe/MODEL/      what the probes found (select/probe_files.py)
 spoken/NAME/      synthetic speech: heldout, probe, stage_two, stage_two_uniform; audio shared in spoken/audio
 */features/       the frozen encoder's frames of the human speech in aligned/ and of each folder of synthetic speech
 stage_one/, stage_two/, stage_two_uniform/    models, checkpoints, curves
@@ -16,14 +17,28 @@ from salad.run import Step
 from salad.steps import inputs
 from salad.steps.data import align, cluster_pool, encode_human, prepare, run_synthesize, speak
 from salad.steps.measuring import measure_step, results_step
-from salad.steps.stages import run_probe, run_select, run_stage_one, stage_two_step
+from salad.steps.stages import probe_step, run_select, run_stage_one, stage_two_step
 
 MODEL = ("model", "sequence")
+SPEECH = ("voice", "augment", "quality", "asr", "aligner")
+SELECTION = tuple(
+    f"stage_two.{key}"
+    for key in (
+        "score",
+        "gamma",
+        "coverage_frac",
+        "max_boost",
+        "budget_frac",
+        "budget_h",
+        "budget_tokens",
+        "contamination_words",
+    )
+)
 _WORK: tuple[Step, ...] = (
     Step(
         "prepare",
-        "human speech with transcripts, and broad texts split into mix, pool, probe and held-out",
-        ("data", "stage_two.num_clusters", "stage_two.probe_texts"),
+        "human speech with transcripts, and broad texts split into mix, pool and held-out",
+        ("data",),
         (),
         ("human", "texts"),
         12,
@@ -53,7 +68,7 @@ _WORK: tuple[Step, ...] = (
     Step(
         "cluster",
         "what the broad texts are about: embeddings and balanced k-means",
-        ("embedder", "stage_two.num_clusters", "stage_two.probe_texts"),
+        ("embedder", "stage_two.num_clusters", "stage_two.balance_tolerance", "stage_two.probe_texts"),
         ("prepare",),
         ("clusters",),
         25,
@@ -63,7 +78,7 @@ _WORK: tuple[Step, ...] = (
     Step(
         "speak",
         "held-out and probe texts spoken by the voice, and heard by the frozen encoder",
-        ("asr", "aligner", "voice", "model.encoder"),
+        (*SPEECH, "model.encoder"),
         ("cluster",),
         ("spoken/heldout", "spoken/probe"),
         100,
@@ -93,16 +108,16 @@ _WORK: tuple[Step, ...] = (
     Step(
         "probe",
         "Stage II: in which clusters does the Stage I model mishear?",
-        ("stage_two.max_cer", "measure.batch_positions"),
+        ("sequence", "stage_two.max_cer", "stage_two.score", "measure.batch_positions"),
         ("stage_one", "speak"),
-        ("probe.json",),
+        ("probe/stage_one",),
         10,
-        run_probe,
+        probe_step("stage_one"),
     ),
     Step(
         "select",
         "texts drawn by misalignment^gamma, and uniformly as the control",
-        ("stage_two.gamma", "stage_two.budget_frac"),
+        SELECTION,
         ("probe",),
         ("selected",),
         1,
@@ -111,7 +126,7 @@ _WORK: tuple[Step, ...] = (
     Step(
         "synthesize",
         "the selected texts of both arms, spoken, aligned and encoded",
-        ("voice", "aligner"),
+        SPEECH,
         ("select",),
         ("spoken/stage_two", "spoken/stage_two_uniform"),
         110,
@@ -139,6 +154,15 @@ _WORK: tuple[Step, ...] = (
         collective=True,
     ),
     Step(
+        "probe_two",
+        "the probes once more: where do the Stage II models mishear?",
+        ("sequence", "stage_two.max_cer", "measure.batch_positions"),
+        ("stage_two", "stage_two_uniform"),
+        ("probe/stage_two", "probe/stage_two_uniform"),
+        15,
+        probe_step("stage_two", "stage_two_uniform"),
+    ),
+    Step(
         "measure_two",
         "M, F, hearing and the task for both Stage II models",
         (*MODEL, "measure"),
@@ -154,7 +178,7 @@ STEPS: tuple[Step, ...] = (
         "report",
         "results.json and report.html",
         ("name", "measure"),
-        ("measure_one", "measure_two"),
+        ("measure_one", "measure_two", "probe_two"),
         ("results.json", "report.html"),
         5,
         results_step(_WORK),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from salad.assets import resolve
-from salad.files import read_jsonl, write_json, write_jsonl
+from salad.files import read_jsonl, write_jsonl
 from salad.interleave.utterances import SpeechCorpus
 from salad.model.encode import encode_cuts
 from salad.model.encoder import load_encoder
 from salad.model.encoders.speech_encoder import SpeechEncoder
 from salad.natural_speech import aligned_folders, corpora, hold_out, is_prepared, prepare_human
+from salad.probing import NOTHING_REFUSED
 from salad.ray_workers import fan_out
 from salad.recipe import Recipe
 from salad.run import Progress, Run, report_of
@@ -20,8 +23,9 @@ from salad.speech.align import align_folder
 from salad.speech.prepared import kind_of, reasons, stream_cuts
 from salad.speech.recognize import Recognizer
 from salad.spoken import note, speak_folder
-from salad.stage_two import cluster
+from salad.stage_two import cluster, draw
 from salad.texts import wordnet
+from salad.texts.corpus import TextCorpus
 from salad.texts.split import split
 from salad.texts.text import Text, read_texts, write_texts
 
@@ -29,18 +33,14 @@ ARMS = ("stage_two", "stage_two_uniform")
 
 
 def prepare(run: Run, progress: Progress) -> dict[str, Any]:
-    """Human speech -> cuts with transcripts; broad texts -> mix, pool, probe and held-out parts."""
-    data, two = run.recipe.data, run.recipe.stage_two
+    """Human speech -> cuts with transcripts; broad texts -> mix, pool and held-out parts."""
+    data = run.recipe.data
     progress(0, 3, "human speech")
     folders = prepare_human(run)
     progress(1, 3, "texts")
-    texts, left_out = wordnet.load(resolve("wordnet")) if data.text == "wordnet" else (read_texts(Path(data.text)), {})
-    sizes = {
-        "heldout": data.heldout_texts,
-        "probe": two.num_clusters * two.probe_texts * 4,  # so that every cluster has enough to choose from
-        "mix": data.mix_texts,
-        "pool": data.pool_texts,
-    }
+    texts: Sequence[Text]
+    texts, left_out = wordnet.load(resolve("wordnet")) if data.text == "wordnet" else (TextCorpus(Path(data.text)), {})
+    sizes = {"heldout": data.heldout_texts, "mix": data.mix_texts, "pool": data.pool_texts}
     progress(2, 3, "splitting")
     for name, rows in split(texts, sizes, run.recipe.seed).items():
         write_texts(run.path("texts", f"{name}.jsonl"), (texts[row] for row in rows))
@@ -67,22 +67,12 @@ def align(run: Run, progress: Progress) -> dict[str, Any]:
 
 
 def cluster_pool(run: Run, progress: Progress) -> dict[str, Any]:
-    """Partition the pool by meaning, and give each cluster its probe texts."""
-    pool, candidates = read_texts(texts_file(run, "pool")), read_texts(texts_file(run, "probe"))
-    clustering, probe_labels, names = cluster(pool, candidates, run.recipe, progress)
-    labels = {text.id: int(label) for text, label in zip(pool, clustering.labels, strict=True)}
-    probes: list[Text] = []
-    probe_cluster: dict[str, int] = {}
-    for c in range(len(names)):
-        own = [t for t, label in zip(candidates, probe_labels, strict=True) if label == c]
-        for text in own[: run.recipe.stage_two.probe_texts]:
-            probes.append(text)
-            probe_cluster[text.id] = c
-    write_jsonl(run.path("clusters", "labels.jsonl"), [{"id": i, "cluster": c} for i, c in labels.items()])
-    write_json(run.path("clusters", "clusters.json"), {"names": names, "inertia": clustering.inertia})
-    write_texts(run.path("clusters", "probes.jsonl"), probes)
-    write_json(run.path("clusters", "probe_clusters.json"), probe_cluster)
-    return {"num_clusters": len(names), "num_probes": len(probes), "names": names}
+    """Partition the pool by meaning, and draw each cluster's probe texts."""
+    pool = texts_file(run, "pool")
+    clusters = cluster(pool, run.recipe, run.path("clusters"), progress)
+    drawn = draw(pool, clusters, run.recipe)
+    write_jsonl(probes_file(run), ({**asdict(text), "cluster": number} for text, number in drawn.items()))
+    return {"num_clusters": clusters.num_clusters, "num_probes": len(drawn), "names": clusters.names}
 
 
 def encode_human(run: Run, progress: Progress) -> dict[str, Any]:
@@ -96,10 +86,7 @@ def encode_human(run: Run, progress: Progress) -> dict[str, Any]:
 
 def speak(run: Run, progress: Progress) -> dict[str, Any]:
     """The held-out and probe texts, spoken by the voice, aligned and encoded."""
-    texts = {
-        "heldout": read_texts(texts_file(run, "heldout")),
-        "probe": read_texts(run.path("clusters", "probes.jsonl")),
-    }
+    texts = {"heldout": read_texts(texts_file(run, "heldout")), "probe": read_texts(probes_file(run))}
     report = _speak_and_encode(run, texts, progress)
     return report | {"mean_probe_cer": report["quality"]["probe"]["mean_cer"]}
 
@@ -108,9 +95,9 @@ def run_synthesize(run: Run, progress: Progress) -> dict[str, Any]:
     """The selected texts of both arms, spoken, aligned and encoded."""
     chosen = {arm: read_texts(run.path("selected", f"{arm}.jsonl")) for arm in ARMS}
     report = _speak_and_encode(run, chosen, progress)
-    budget_s = report_of(run, "select")["budget_s"]
+    budget = report_of(run, "select")["budget"]
     for arm, gamma in zip(ARMS, (run.recipe.stage_two.gamma, 0.0), strict=True):
-        note(run.path("spoken", arm), {"selection": {"gamma": gamma, "budget_s": budget_s}})
+        note(run.path("spoken", arm), {"selection": {"gamma": gamma, "budget": budget}})
     return report
 
 
@@ -118,8 +105,13 @@ def run_synthesize(run: Run, progress: Progress) -> dict[str, Any]:
 
 
 def texts_file(run: Run, name: str) -> Path:
-    """The part of the broad texts of that name: mix, pool, probe or heldout."""
+    """The part of the broad texts of that name: mix, pool or heldout."""
     return run.path("texts", f"{name}.jsonl")
+
+
+def probes_file(run: Run) -> Path:
+    """The texts that probe the clusters."""
+    return run.path("clusters", "probes.jsonl")
 
 
 def speech_in(run: Run, where: str) -> SpeechCorpus:
@@ -155,7 +147,7 @@ def _speak_and_encode(run: Run, texts: dict[str, list[Text]], progress: Progress
             run.path("spoken", name),
             voices=recipe.voices,
             augment=recipe.augment,
-            quality=recipe.quality,
+            quality=NOTHING_REFUSED if name == "probe" else recipe.quality,
             asr=recipe.asr,
             aligner=recipe.aligner,
             encoder=encoder,

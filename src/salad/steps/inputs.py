@@ -38,13 +38,14 @@ def embedder(recipe: Recipe) -> Inputs:
 
 
 def voice(recipe: Recipe) -> Inputs:
-    """The voice, and the aligner of what it says."""
-    return {f"voice ({recipe.voice})": fingerprint_of(recipe.voice), **aligner(recipe)}
+    """The voices, the recognizer that checks them, and the aligner of what they say."""
+    voices = {f"voice ({name})": fingerprint_of(name) for name in recipe.voice_names}
+    return {**voices, f"asr ({recipe.asr})": fingerprint_of(recipe.asr), **aligner(recipe)}
 
 
 def voice_and_ears(recipe: Recipe) -> Inputs:
     """The voice, the frozen encoder and the recognizer."""
-    return {**voice(recipe), **ears(recipe), f"asr ({recipe.asr})": fingerprint_of(recipe.asr)}
+    return {**voice(recipe), **ears(recipe)}
 
 
 def ears(recipe: Recipe) -> Inputs:

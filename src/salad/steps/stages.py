@@ -5,16 +5,18 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
-from salad.files import read_json, read_jsonl, write_json
+import numpy as np
+
 from salad.interleave.utterances import Utterance
 from salad.natural_speech import held_out_speech, training_speech
 from salad.run import Progress, Run, report_of
-from salad.select.probe import ClusterProbe
-from salad.speech.prepared import read_cuts, reasons, text_of
+from salad.select.budget import pace_of
+from salad.select.clusters import Clusters
+from salad.select.probe_files import read_probes
+from salad.speech.prepared import reasons
 from salad.stage_one import stage_one
-from salad.stage_two import probe, select, stage_two
-from salad.steps.data import ARMS, speech_in, texts_file
-from salad.synthesize.quality_files import read_quality
+from salad.stage_two import budget_of, probe, select, stage_two
+from salad.steps.data import ARMS, probes_file, speech_in, texts_file
 from salad.texts.corpus import TextCorpus
 from salad.texts.text import read_texts, write_texts
 
@@ -30,37 +32,52 @@ def run_stage_one(run: Run, progress: Progress) -> dict[str, Any]:
     return {"human_s": seconds, "rejected": reasons("Stage I sequences", rejected)}
 
 
-def run_probe(run: Run, progress: Progress) -> dict[str, Any]:
-    """M(c): where does the Stage I model mishear?"""
-    progress(0, 1, "hearing the probes")
-    probes, rejected = probe(
-        run.path("stage_one", "model"),
-        speech_in(run, "spoken/probe"),
-        read_json(run.path("clusters", "probe_clusters.json")),
-        {name: row.cer for name, row in read_quality(run.path("spoken", "probe")).items() if row.cer is not None},
-        run.recipe,
-    )
-    write_json(run.path("probe.json"), [entry.as_json() for entry in probes])
-    progress(1, 1)
-    excluded = [f"cluster {p.cluster}: {p.excluded}" for p in probes if p.excluded]
-    return {"excluded": excluded, "rejected": reasons("probe sequences", rejected)}
+def probe_step(*models: str) -> Any:
+    """The work of probing models: M(c), where does each mishear?"""
+
+    def work(run: Run, progress: Progress) -> dict[str, Any]:
+        report: dict[str, Any] = {}
+        for name in models:
+            found = probe(
+                run.path(name, "model"),
+                run.path("clusters"),
+                run.path("spoken", "probe"),
+                run.recipe,
+                run.path("probe", name),
+                progress,
+            )
+            keys = ("excluded", "not_measured", "stability", "warnings")
+            report[name] = {key: found.info[key] for key in keys if key in found.info}
+        return report
+
+    return work
 
 
 def run_select(run: Run, progress: Progress) -> dict[str, Any]:
     """Texts for both arms: drawn by M^gamma, and uniformly, to the same budget of speech."""
-    progress(0, 2, "drawing texts")
-    probes = [ClusterProbe(**row) for row in read_json(run.path("probe.json"))]
-    labels = {row["id"]: row["cluster"] for row in read_jsonl(run.path("clusters", "labels.jsonl"))}
-    spoken = [*read_cuts(run.path("spoken", "heldout")), *read_cuts(run.path("spoken", "probe"))]
-    pace = sum(cut.duration for cut in spoken) / sum(len(text_of(cut)) for cut in spoken)
-    budget_s = run.recipe.stage_two.budget_frac * float(report_of(run, "stage_one")["human_s"])
-    report: dict[str, Any] = {"budget_s": budget_s}
-    pool = read_texts(texts_file(run, "pool"))
-    for arm, gamma in zip(ARMS, (run.recipe.stage_two.gamma, 0.0), strict=True):
-        chosen = select(pool, labels, probes, gamma, budget_s, pace, run.recipe.seed)
-        write_texts(run.path("selected", f"{arm}.jsonl"), [pool[row] for row in chosen.rows])
-        report[arm] = {"num_texts": len(chosen.rows), "per_cluster": chosen.per_cluster, "target": chosen.target}
-        report[arm]["exhausted_clusters"] = chosen.exhausted
+    recipe, pool = run.recipe, texts_file(run, "pool")
+    progress(0, 2, "looking for evaluation items among the texts")
+    clusters = Clusters.read(run.path("clusters"), pool)
+    rows = {name: row for row, name in enumerate(clusters.ids)}
+    probes = read_texts(probes_file(run))
+    refused = {"it is a probe": np.array([rows[text.id] for text in probes], np.int64)}
+    progress(1, 2, "drawing texts")
+    budget = budget_of(recipe, float(report_of(run, "stage_one")["human_s"]), pace_of(run.path("spoken", "heldout")))
+    report: dict[str, Any] = {"budget": {"amount": budget.amount, "unit": budget.unit}}
+    found = read_probes(run.path("probe", "stage_one"))
+    corpus = TextCorpus(pool)
+    for arm, gamma in zip(ARMS, (recipe.stage_two.gamma, 0.0), strict=True):
+        chosen = select(pool, clusters, found, refused, recipe, gamma, budget)
+        write_texts(run.path("selected", f"{arm}.jsonl"), (corpus[int(row)] for row in chosen.rows))
+        report[arm] = {
+            "num_texts": len(chosen.rows),
+            "spent": chosen.spent,
+            "per_cluster": chosen.per_cluster,
+            "target": chosen.target,
+            "exhausted_clusters": chosen.exhausted,
+            "refused": chosen.refused,
+            "passed_over": chosen.passed_over,
+        }
     progress(2, 2)
     return report
 
