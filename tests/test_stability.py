@@ -46,6 +46,7 @@ def test_partial_correlation_is_the_formula_of_pairs():
 def test_spearman_brown_and_its_inverse():
     assert spearman_brown(0.5, 2) == pytest.approx(2 / 3)
     assert spearman_brown(0.5, 1) == pytest.approx(0.5)
+    assert spearman_brown(-0.4, 2) == 0.0  # halves that disagree are no reliable measurement, however long
     for r in (0.1, 0.5, 0.89, 0.95):
         assert spearman_brown(r, lengthening(r, 0.9)) == pytest.approx(0.9)
     assert lengthening(0.0, 0.9) is None

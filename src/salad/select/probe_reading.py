@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ from scipy.stats import t as student_t
 
 from salad.errors import DataError
 from salad.measure.misalignment import HeardAndSwapped, hearing, hears
-from salad.select.probe import ClusterProbe, ProbeItem
+from salad.select.probe import NO_PROBE, ClusterProbe, ProbeItem
 from salad.select.scores import MEASURED_ON_REQUEST, cluster_scores, controlled_scores
 from salad.select.stability import RankStability, partial_rank_correlation, rank_correlation, stability_of
+from salad.speech.prepared import Rejected
+from salad.tally import Kinds
 
 LOW_RELIABILITY = 0.7
 """Below it a ranking is usually not relied on (Nunnally, 1978)."""
@@ -21,6 +23,7 @@ STRONG = 0.7
 """A rank correlation at which half of the ranking is the other's."""
 LEVEL = 0.05
 NUM_BOOTSTRAP = 2000
+NUM_NAMED = 3
 CONTROLS = {"entropy": "teacher_entropy_nats", "cer": "mean_cer"}
 
 
@@ -105,6 +108,41 @@ def read_off(
         scores,
         warnings,
     )
+
+
+def warnings_of_making(
+    probes: Sequence[ClusterProbe], lost: Collection[Rejected], num_texts: int, made: Mapping[str, Any]
+) -> list[str]:
+    """What the making of a probe has to say: clusters left out, texts of `num_texts` lost, clusters too small."""
+    warnings = []
+    excluded = [probe for probe in probes if probe.excluded is not None]
+    if excluded:
+        silent = sum(probe.excluded == NO_PROBE for probe in excluded)
+        warnings.append(
+            f"{len(excluded)} of {len(probes)} clusters are left out, {silent} without a usable probe and "
+            f"{len(excluded) - silent} spoken too badly: {_numbers([probe.cluster for probe in excluded])}; "
+            "nothing is selected from them."
+        )
+    if lost:
+        warnings.append(
+            f"{len(lost)} of {num_texts} probe texts were not measured, most because: "
+            f"{kinds(lost)[0]['reason']}; each stands in its cluster's line of probe.jsonl."
+        )
+    short = made.get("smaller_clusters", [])
+    if short:
+        warnings.append(
+            f"{len(short)} clusters have fewer than {made['per_cluster']} texts, so that all they have is the probe: "
+            f"{_numbers(short)}."
+        )
+    return warnings
+
+
+def kinds(rejected: Iterable[Rejected]) -> list[dict[str, Any]]:
+    """What was rejected, counted by the kind of its reason, with an example of each."""
+    counted = Kinds()
+    for row in rejected:
+        counted.add(row.reason, row.id, row.place)
+    return counted.rows()
 
 
 _ROW = {"self_misalignment": "self_kl_nats", "jsd": "jsd_nats"}
@@ -192,3 +230,8 @@ def _is_no_chance(partial: float, num_clusters: int) -> bool:
     if freedom < 1 or partial >= 1.0:
         return freedom >= 1
     return bool(student_t.sf(partial * np.sqrt(freedom / (1.0 - partial**2)), freedom) < LEVEL)
+
+
+def _numbers(clusters: Sequence[int]) -> str:
+    more = f" and {len(clusters) - NUM_NAMED} more" if len(clusters) > NUM_NAMED else ""
+    return ", ".join(map(str, clusters[:NUM_NAMED])) + more

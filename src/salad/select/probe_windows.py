@@ -36,8 +36,8 @@ from salad.recipe import SequenceSettings
 from salad.speech.prepared import Rejected, cuts_file
 from salad.workers import Died, FanOut, answer_all
 
-HEARING_ITEMS = 32
-"""Probes that the hearing check takes: what it asks is yes or no."""
+HEARING_ITEMS = 64
+"""Probes that the hearing check takes: what it asks is yes or no, and 24 were too few for a small model that hears."""
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")

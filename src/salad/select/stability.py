@@ -129,8 +129,8 @@ def stability_of(items: Sequence[ProbeItem], probes: Sequence[ClusterProbe], sco
 
 
 def spearman_brown(r: float, factor: float) -> float:
-    """The reliability of a measurement `factor` times as long as one of reliability `r`."""
-    return max(-1.0, factor * r / (1.0 + (factor - 1.0) * r)) if 1.0 + (factor - 1.0) * r > 0 else -1.0
+    """The reliability of a measurement `factor` times as long as one of reliability `r`; 0 where halves disagree."""
+    return factor * r / (1.0 + (factor - 1.0) * r) if r > 0 else 0.0
 
 
 def lengthening(r: float, wanted: float) -> float | None:
