@@ -149,11 +149,10 @@ def test_word_times_move_with_the_speed(speed: float, semitones: float) -> None:
     audio, words = spoken(Beeper(), Utterance("one two three four five", "beeper", speed, semitones))
     assert len(audio) / HZ == pytest.approx(2.5 / speed, abs=0.001)
     loud = np.abs(audio) > 0.02
-    onsets = np.flatnonzero(loud & ~np.concatenate([np.zeros(2000, bool), np.maximum.accumulate(loud)[:-2000] & False]))
     assert words is not None
     for start_s, end_s in words:
-        inside = loud[round((start_s + 0.03) * HZ) : round((end_s - 0.03) * HZ)]
+        # WSOLA moves sound by up to half its window of 1/24 s, and lets it begin a window early.
+        inside = loud[round((start_s + 0.02) * HZ) : round((end_s - 0.02) * HZ)]
         assert inside.mean() > 0.5
-        after = loud[round((end_s + 0.03) * HZ) : round((start_s + 0.5 / speed - 0.03) * HZ)]
+        after = loud[round((end_s + 0.02) * HZ) : round((start_s + 0.5 / speed - 0.045) * HZ)]
         assert not after.any()
-    assert len(onsets)

@@ -139,7 +139,7 @@ def _speech(source: Sequence[Utterance]) -> Bill:
     ]
     encoder = read_json(source.store.where / "encoder.json")
     return {
-        "kind": "synthetic speech" if "voice" in info else "speech",
+        "kind": "synthetic speech" if "voice" in info or "voices" in info else "speech",
         "name": info.get("corpus") or folder.resolve().name,
         "source": info.get("source"),
         "language": _language(folder / CUTS_NAME),
@@ -182,11 +182,30 @@ def _models(recipe: Recipe, training: Sequence[Bill]) -> list[Bill]:
     encoder = recipe.model.encoder
     used = next((source["encoder"]["fingerprint"] for source in sources if "encoder" in source), None)
     found.append({"role": "frozen encoder", "name": encoder, "licence": _licence(encoder), "fingerprint": used})
-    for source in sources:
-        if "voice" in source and source["voice"] not in [model["name"] for model in found]:
-            voice = {"name": source["voice"], "licence": _licence(recipe.voice)}
-            found.append({"role": "voice", **voice, "fingerprint": source["voice_fingerprint"]})
+    for voice in (voice for source in sources for voice in _voices(source, recipe)):
+        if voice not in found:
+            found.append(voice)
     return [model | {"terms": terms_of(model["licence"])} for model in found]
+
+
+def _voices(source: Mapping[str, Any], recipe: Recipe) -> list[Bill]:
+    """Who has spoken in a source: of a pool, those that were drawn at all."""
+    own = recipe.voices[0].name
+    voices = source.get("voices") or (
+        [{"name": source["voice"], "asked": own, "fingerprint": source["voice_fingerprint"]}]
+        if "voice" in source
+        else []
+    )
+    return [
+        {
+            "role": "voice",
+            "name": voice["name"],
+            "licence": _licence(voice["asked"]),
+            "fingerprint": voice["fingerprint"],
+        }
+        for voice in voices
+        if voice.get("num_texts", 1)
+    ]
 
 
 def _licence(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Texts to speech."""
+"""Texts to speech: salad synthesize, by one voice or a pool."""
 
 from __future__ import annotations
 
@@ -252,7 +252,8 @@ def _lines(out: Path, report: SynthesisReport, quality: QualityReport | None) ->
         reasons = ", ".join(f"{row['count']} {row['reason']}" for row in report.reasons())
         lines.append(f"rejected: {reasons}; see {out / 'rejected.jsonl'}")
     if quality is not None:
-        lines.append(f"refused by the check: {quality.num_refused}; see {out / 'refused.jsonl'}")
+        reasons = "".join(f", {count} {reason}" for reason, count in quality.by_reason.items())
+        lines.append(f"refused by the check: {quality.num_refused} of {quality.num_checked}{reasons}")
     return [*lines, f"cuts (Lhotse): {out / 'cuts.jsonl.gz'}   audio: {out / 'audio'}   voices: {out / 'info.json'}"]
 
 

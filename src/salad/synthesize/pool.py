@@ -145,7 +145,7 @@ class _Job:
         try:
             words = spoken_form(text.text)
         except DataError as error:
-            return Rejected(text.id, f"not speakable: {error}".removesuffix("."), "its text")
+            return Rejected(text.id, str(error).removesuffix("."), "its text")
         if not words:
             return Rejected(text.id, "no words: nothing in it can be read aloud", "its text")
         utterance = drawn(words, self.pool, self.seed, self.augment)

@@ -5,7 +5,6 @@ Sentences are told apart by `sentencex` (Wikimedia's rules), which knows "Dr." a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +13,7 @@ MOST_CHARACTERS = 280
 """About 20 s: voices speak 14 to 15 characters a second (Piper's joe 14.6, LJ Speech's reader 14.3)."""
 CHARACTERS_PER_DIGIT = 6
 """A digit's share of the words it is spoken as: "1987", "nineteen eighty-seven"."""
-_BREAK = re.compile(r"[,;:)\]\"'”’–—-](?=\s)")
+_BREAKS = tuple(",;:)]”’–—")
 
 
 class Text(Protocol):
@@ -78,14 +77,13 @@ def _length(text: str) -> int:
 
 def _pieces(sentence: str) -> Iterator[str]:
     """A sentence in pieces of at most `MOST_CHARACTERS`, but for single words that are longer."""
-    while _length(sentence) > MOST_CHARACTERS:
-        spaces = [found.start() for found in re.finditer(" ", sentence)]
-        fitting = [place for place in spaces if _length(sentence[:place]) <= MOST_CHARACTERS] or spaces[:1]
-        if not fitting:
-            break
-        half = [place for place in fitting if place > fitting[-1] // 2 and _BREAK.match(sentence, place - 1)]
-        place = (half or fitting)[-1]
-        yield sentence[:place]
-        sentence = sentence[place + 1 :]
-    if sentence:
-        yield sentence
+    words = sentence.split(" ")
+    while words:
+        count, length = 1, _length(words[0])
+        while count < len(words) and (length := length + 1 + _length(words[count])) <= MOST_CHARACTERS:
+            count += 1
+        if count < len(words):  # rather after a comma or the like, where that leaves no very short piece
+            ends = [end for end in range(count // 2 + 1, count + 1) if words[end - 1][-1:] in _BREAKS]
+            count = ends[-1] if ends else count
+        yield " ".join(words[:count])
+        words = words[count:]

@@ -27,7 +27,7 @@ def without_markup(text: str) -> str:
     text = _REFERENCE.sub(lambda found: html.unescape(found[0]), text)
     tag = _TAG.search(text)
     if tag is not None:
-        raise DataError(f"the markup {tag[0][:40]!r} can't be read aloud; take it out and leave its words.")
+        raise DataError(f"markup: {tag[0][:40]!r} can't be read aloud; take it out and leave its words.")
     return text
 
 

@@ -168,4 +168,4 @@ def _refuse_unspeakable(text: str) -> None:
             continue
         name = unicodedata.name(character, "a control character" if ord(character) < 160 else "no name").lower()
         near = text[max(0, place - 20) : place + 20]
-        raise DataError(f"the character {character!r} ({name}) in {near!r} has no spoken form; write it as words.")
+        raise DataError(f"no spoken form: the character {character!r} ({name}) in {near!r}; write it as words.")
