@@ -111,7 +111,29 @@ def test_wishes_that_cannot_be_met_are_refused_before_the_work(tmp_path, model):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_on_ray_the_files_are_the_same(tmp_path, model):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'salad-speech[ray]'")
+    alone = ["unshare", *([] if os.getuid() == 0 else ["--map-root-user"]), "--net", "sh", "-c"]
+    if subprocess.run([*alone, "ip link set lo up"], capture_output=True).returncode:
+        pytest.skip("a network namespace is needed, and is not to be had here")
+    write_texts(tmp_path / "t.jsonl", texts(2500))  # three shards
+    cluster(tmp_path / "t.jsonl", tmp_path / "here", model, "--k", "8")
+    command = [sys.executable, "-m", "salad", "cluster", str(tmp_path / "t.jsonl"), "--out", str(tmp_path / "ray")]
+    command += ["--embedder", model, "--device", "cpu", "--threads", "1", "--k", "8", "--on", "ray", "--jobs", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_memory_monitor_refresh_ms": "0"}
+    inside = [*alone, 'ip link set lo up && exec "$@"', "sh", *command, "--json"]
+    done = subprocess.run(inside, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["num_texts"] == 2500
+    for name in ("00000.npy", "00001.npy", "00002.npy", "index.json"):
+        there = (tmp_path / "ray" / "embeddings" / name).read_bytes()
+        assert there == (tmp_path / "here" / "embeddings" / name).read_bytes()
+
+
 @pytest.mark.kill
+@pytest.mark.timeout(900)
 def test_killed_in_the_middle_the_same_command_ends_with_the_same_files(tmp_path, model):
     write_texts(tmp_path / "t.jsonl", texts(2500))  # three shards
     command = [sys.executable, "-m", "salad", "cluster", str(tmp_path / "t.jsonl"), "--embedder", model]

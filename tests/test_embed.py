@@ -227,6 +227,7 @@ module.embed_corpus(TextCorpus(texts), folder, module.EmbedSettings(str(model), 
 
 
 @pytest.mark.kill
+@pytest.mark.timeout(900)
 def test_killed_at_any_moment_it_goes_on(tmp_path, model):
     texts = corpus(tmp_path)
     embed_corpus(texts, tmp_path / "alone", settings(model))
