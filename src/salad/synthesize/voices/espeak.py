@@ -24,7 +24,7 @@ class EspeakVoice:
     """One of espeak-ng's voices, by espeak's own name for it ("en-us", "en-gb+f3", …).
 
     Raises:
-        AssetError: the espeak-ng program is not installed, or it has no such voice.
+        AssetError: the espeak-ng program is not installed.
     """
 
     speeds: Range = (0.5, 2.0)
@@ -36,12 +36,6 @@ class EspeakVoice:
     def __init__(self, voice: str = "en-us") -> None:
         self._program = installed("espeak-ng", "install your system's espeak-ng package")
         self._voice = voice
-        try:
-            run([self._program, "-v", voice, "-q", "--stdin"], "", b"a")
-        except AudioError as error:
-            raise AssetError(
-                f"espeak-ng has no voice {voice!r}, or does not run ({error}); 'espeak-ng --voices' lists what it has."
-            ) from error
 
     @property
     def name(self) -> str:
@@ -62,12 +56,20 @@ class EspeakVoice:
 
         Raises:
             AudioError: espeak-ng fails; the message is its own.
+            AssetError: it has no such voice.
         """
         check_asked(self, speed, semitones)
         scale = 1.0 + _MEAN_OVER_BASE * (2.0 ** (semitones / 12) - 1.0)
         pitch = min(99, max(0, round(50 + 50 * math.log2(scale))))
         command = [self._program, "-v", self._voice, "-b", "1", "-s", str(round(_WORDS_PER_MINUTE * speed))]
-        wav = run([*command, "-p", str(pitch), "--stdin", "--stdout"], text, literal(text).encode())
+        try:
+            wav = run([*command, "-p", str(pitch), "--stdin", "--stdout"], text, literal(text).encode())
+        except AudioError as error:
+            if "voice does not exist" not in str(error):
+                raise
+            raise AssetError(
+                f"espeak-ng has no voice {self._voice!r}; 'espeak-ng --voices' lists what it has."
+            ) from error
         if not wav:
             return Spoken(np.zeros(0, dtype=np.float32))
         audio, rate_hz = decoded(wav, f"espeak-ng voice {self._voice!r}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _GRAPH, _NODE, _OUTPUT, _NODE_OUTPUT, _OP_TYPE, _NAME = 7, 1, 12, 2, 4, 1  # field numbers of onnx.proto
 _BREAK, _VOWEL = " ", "V"
 _STRESS = "ˈˌ"
-_VOWELS = "aeiouyæɐɑɒɔəɚɛɜɝɪʊʌᵻøœɶɘɵɞɤɨɯʉʏ"
+_VOWELS = "aeiouyæɐɑɒɔəɚɛɜɝɪʊʌᵻøœɶɘɵɞɤɨɯʉʏAIOQWY"  # the last six are Kokoro's diphthongs
 
 
 def with_durations(model: bytes, op_type: str = "Ceil") -> bytes | None:
