@@ -94,7 +94,7 @@ def synthesize(
     pool = [VoiceSettings(name=voices)] if isinstance(voices, str) else list(voices)
     _check(texts, processes)
     check_voices(pool)
-    job = _Job(texts, pool, seed, augment)
+    job = Job(texts, pool, seed, augment)
     folder = (audio_dir or out / "audio").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if audio_dir is None:
@@ -127,7 +127,7 @@ def _check(texts: Sequence[Text], processes: int) -> None:
         seen.add(text.id)
 
 
-class _Job:
+class Job:
     """What is to be spoken, and what came of it. In memory stands a number for each utterance, and no text."""
 
     def __init__(
