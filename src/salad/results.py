@@ -95,15 +95,15 @@ def _clusters(folder: Path, reports: Mapping[str, Mapping[str, Any]]) -> list[di
     clusters = read_jsonl(folder / "clusters" / "clusters.jsonl")
     texts = {text.id: text.text for text in read_texts(folder / "clusters" / "probes.jsonl")}
     after = {arm: folder / "probe" / arm for arm in ARMS if (folder / "probe" / arm / PROBE_NAME).is_file()}
-    chosen, control = (reports["select"][arm] for arm in ARMS)
+    chosen, control = (reports["select"][arm]["clusters"] for arm in ARMS)
     return [
         {
             **row,
             **{key: clusters[row["cluster"]][key] for key in ("name", "size", "share", "x", "y")},
             "examples": [example["text"] for example in clusters[row["cluster"]]["examples"][:NUM_EXAMPLES]],
-            "target": chosen["target"][row["cluster"]],
-            "selected": chosen["per_cluster"][row["cluster"]],
-            "selected_uniform": control["per_cluster"][row["cluster"]],
+            "target": chosen[row["cluster"]]["target"],
+            "selected": chosen[row["cluster"]]["num_texts"],
+            "selected_uniform": control[row["cluster"]]["num_texts"],
         }
         for row in probed_clusters(folder / "probe" / "stage_one", after, texts, folder)
     ]

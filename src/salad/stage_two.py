@@ -30,12 +30,11 @@ from salad.recipe import Recipe
 from salad.run import Progress
 from salad.select.budget import Budget, seconds_budget
 from salad.select.clusters import Clusters
+from salad.select.contamination import EvaluationIndex
 from salad.select.embed_corpus import EmbedSettings
 from salad.select.partition import PartitionSettings, partition
 from salad.select.probe import ClusterProbe, draw_probes
-from salad.select.sampling import Pool, Selection, select_texts
-from salad.select.scores import cluster_scores
-from salad.select.target import target_distribution
+from salad.select.selecting import Bounds, Weighing, select_into
 from salad.speech.prepared import Rejected
 from salad.stage_one import PRE_DECAY, by_size, usable_speech
 from salad.student import save_model, warm_start_once
@@ -91,24 +90,26 @@ def select(
     pool: Path,
     clusters: Clusters,
     probes: Sequence[ClusterProbe],
-    refused: dict[str, np.ndarray],
+    probe_rows: np.ndarray,
     recipe: Recipe,
     gamma: float,
     budget: Budget,
-) -> Selection:
-    """4. P_target ~ P_web M^gamma, and texts drawn from it until the budget is reached.
+    out: Path,
+) -> dict[str, Any]:
+    """4. P_target ~ P_web M^gamma, and texts drawn from it until the budget is reached; what selection.json holds.
 
-    `refused`: reason -> rows of the pool that are not drawn. Both arms draw from the same order within each cluster.
+    Neither the probes are drawn nor what shares words with an evaluation set. Both arms draw from the same order within
+    each cluster.
     """
-    two = recipe.stage_two
-    scores = cluster_scores(probes, two.score) if gamma else np.ones(len(probes))
-    excluded = [entry.excluded is not None for entry in probes]
-    target = target_distribution(clusters.shares, scores, gamma, excluded, two.coverage_frac, two.max_boost)
-    drawn_from = Pool(
-        TextCorpus(pool), clusters.labels_N, clusters.num_chars_N, refused, min_words=recipe.sequence.min_words
+    two, files = recipe.stage_two, [Path(name) for name in recipe.data.evaluation]
+    bounds = Bounds(
+        {"it is a probe": probe_rows},
+        EvaluationIndex(files, two.contamination_words) if files else None,
+        min_words=recipe.sequence.min_words,
     )
+    weighing = Weighing(gamma, two.score, two.coverage_frac, two.max_boost)
     hint = "lower the recipe's stage_two.budget_..., or raise data.pool_texts"
-    return select_texts(drawn_from, target, budget, recipe.seed, hint=hint)
+    return select_into(out, TextCorpus(pool), clusters, probes, weighing, budget, bounds, recipe.seed, hint=hint)
 
 
 def budget_of(recipe: Recipe, natural_s: float, seconds_per_character: float) -> Budget:

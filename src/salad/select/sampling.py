@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,6 +42,7 @@ class Pool:
         refused: reason -> numbers of the texts that are refused for it; of several reasons the first counts.
         min_words, max_words: bounds on a drawn text (whitespace-separated), both allowed; None: none.
         known: texts whose words count as drawn already, such as the probes'.
+        check: called with id and text of each text that is drawn; why it is not taken, or None.
     """
 
     texts: Sequence[Text]
@@ -51,6 +52,7 @@ class Pool:
     min_words: int | None = None
     max_words: int | None = None
     known: Sequence[str] = ()
+    check: Callable[[str, str], str | None] | None = None
 
     def __post_init__(self) -> None:
         """Raises a `DataError` where texts, labels and lengths are not of one corpus."""
@@ -177,10 +179,10 @@ class _Within:
             self._orders[cluster] = iter(self._order(cluster).tolist())
         for row in self._orders[cluster]:
             self._left[cluster] -= 1
-            text = self.pool.texts[row].text
+            text = self.pool.texts[row]
             reason = self._reason_against(text)
             if reason is None:
-                return row, text
+                return row, text.text
             self.passed_over[reason] += 1
         return None
 
@@ -190,7 +192,8 @@ class _Within:
         shuffled = generator(self.seed, "select", self.purpose, "texts", cluster).permutation(rows)
         return np.asarray(shuffled[~self.refused[shuffled]])
 
-    def _reason_against(self, text: str) -> str | None:
+    def _reason_against(self, drawn: Text) -> str | None:
+        text = drawn.text
         num_words = len(text.split())
         if self.pool.min_words is not None and num_words < self.pool.min_words:
             return f"fewer than {self.pool.min_words} words"
@@ -202,8 +205,10 @@ class _Within:
         digest = _digest(words)
         if digest in self._seen:
             return SAME_WORDS
-        self._seen.add(digest)
-        return None
+        refused = self.pool.check(drawn.id, text) if self.pool.check is not None else None
+        if refused is None:
+            self._seen.add(digest)
+        return refused
 
 
 def _digest(words: Iterable[str]) -> bytes:

@@ -19,6 +19,7 @@ from salad.probing import NOTHING_REFUSED
 from salad.ray_workers import fan_out
 from salad.recipe import Recipe
 from salad.run import Progress, Run, report_of
+from salad.select.selecting import SELECTED_NAME
 from salad.speech.align import align_folder
 from salad.speech.prepared import kind_of, reasons, stream_cuts
 from salad.speech.recognize import Recognizer
@@ -93,7 +94,7 @@ def speak(run: Run, progress: Progress) -> dict[str, Any]:
 
 def run_synthesize(run: Run, progress: Progress) -> dict[str, Any]:
     """The selected texts of both arms, spoken, aligned and encoded."""
-    chosen = {arm: read_texts(run.path("selected", f"{arm}.jsonl")) for arm in ARMS}
+    chosen = {arm: read_texts(selected_folder(run, arm) / SELECTED_NAME) for arm in ARMS}
     report = _speak_and_encode(run, chosen, progress)
     budget = report_of(run, "select")["budget"]
     for arm, gamma in zip(ARMS, (run.recipe.stage_two.gamma, 0.0), strict=True):
@@ -112,6 +113,11 @@ def texts_file(run: Run, name: str) -> Path:
 def probes_file(run: Run) -> Path:
     """The texts that probe the clusters."""
     return run.path("clusters", "probes.jsonl")
+
+
+def selected_folder(run: Run, arm: str) -> Path:
+    """What was selected for an arm of Stage II (select/selecting.py)."""
+    return run.path("selected", arm)
 
 
 def speech_in(run: Run, where: str) -> SpeechCorpus:

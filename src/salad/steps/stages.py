@@ -16,9 +16,9 @@ from salad.select.probe_files import read_probes
 from salad.speech.prepared import reasons
 from salad.stage_one import stage_one
 from salad.stage_two import budget_of, probe, select, stage_two
-from salad.steps.data import ARMS, probes_file, speech_in, texts_file
+from salad.steps.data import ARMS, probes_file, selected_folder, speech_in, texts_file
 from salad.texts.corpus import TextCorpus
-from salad.texts.text import read_texts, write_texts
+from salad.texts.text import read_texts
 
 
 def run_stage_one(run: Run, progress: Progress) -> dict[str, Any]:
@@ -56,29 +56,16 @@ def probe_step(*models: str) -> Any:
 def run_select(run: Run, progress: Progress) -> dict[str, Any]:
     """Texts for both arms: drawn by M^gamma, and uniformly, to the same budget of speech."""
     recipe, pool = run.recipe, texts_file(run, "pool")
-    progress(0, 2, "looking for evaluation items among the texts")
     clusters = Clusters.read(run.path("clusters"), pool)
-    rows = {name: row for row, name in enumerate(clusters.ids)}
-    probes = read_texts(probes_file(run))
-    refused = {"it is a probe": np.array([rows[text.id] for text in probes], np.int64)}
-    progress(1, 2, "drawing texts")
+    probes = {text.id for text in read_texts(probes_file(run))}
+    probe_rows = np.array([row for row, name in enumerate(clusters.ids) if name in probes], np.int64)
     budget = budget_of(recipe, float(report_of(run, "stage_one")["human_s"]), pace_of(run.path("spoken", "heldout")))
-    report: dict[str, Any] = {"budget": {"amount": budget.amount, "unit": budget.unit}}
     found = read_probes(run.path("probe", "stage_one"))
-    corpus = TextCorpus(pool)
-    for arm, gamma in zip(ARMS, (recipe.stage_two.gamma, 0.0), strict=True):
-        chosen = select(pool, clusters, found, refused, recipe, gamma, budget)
-        write_texts(run.path("selected", f"{arm}.jsonl"), (corpus[int(row)] for row in chosen.rows))
-        report[arm] = {
-            "num_texts": len(chosen.rows),
-            "spent": chosen.spent,
-            "per_cluster": chosen.per_cluster,
-            "target": chosen.target,
-            "exhausted_clusters": chosen.exhausted,
-            "refused": chosen.refused,
-            "passed_over": chosen.passed_over,
-        }
-    progress(2, 2)
+    report: dict[str, Any] = {"budget": {"amount": budget.amount, "unit": budget.unit}}
+    for number, (arm, gamma) in enumerate(zip(ARMS, (recipe.stage_two.gamma, 0.0), strict=True)):
+        progress(number, len(ARMS), f"drawing texts for {arm}")
+        report[arm] = select(pool, clusters, found, probe_rows, recipe, gamma, budget, selected_folder(run, arm))
+    progress(len(ARMS), len(ARMS))
     return report
 
 
