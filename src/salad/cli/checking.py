@@ -91,7 +91,7 @@ def check(
             settings,
             threads=threads,
             processes=jobs or threads,
-            fan_out=fan_out(on),
+            fan_out=fan_out(on, speech),
             progress=progress,
         )
     if html is not None:

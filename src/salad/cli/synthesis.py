@@ -65,7 +65,7 @@ def synthesize(
         bool, typer.Option("--split", help="Split texts of over some 20 s at sentences, into ID#1, ID#2, …")
     ] = False,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Worker processes, a core each [all that are allowed].")
+        int | None, typer.Option("--jobs", min=1, help="Worker processes, a core each [all there are].")
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Of the draws: same text, voices and seed, same bytes [0].")
@@ -96,8 +96,8 @@ def synthesize(
 
     settings = _settings(recipe, voice, speed, pitch, augment, asr, max_cer, seed)
     said = _read(texts)
-    processes = jobs or _allowed_cores()
-    fan_out = _fan_out(on)
+    processes = jobs or (_allowed_cores() if on == "processes" else _cluster_cpus())
+    fan_out = _fan_out(on, out)
     with bar("speaking") as progress:
         report = speak(
             list(split_texts(said)) if split else said,
@@ -200,10 +200,16 @@ def _allowed_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _fan_out(on: Literal["processes", "ray"]) -> FanOut:
+def _cluster_cpus() -> int:
+    from salad.ray_cluster import cluster_cpus
+
+    return cluster_cpus()
+
+
+def _fan_out(on: Literal["processes", "ray"], out: Path) -> FanOut:
     from salad.ray_workers import fan_out
 
-    return fan_out(on)
+    return fan_out(on, out)
 
 
 def _note_licence(out: Path, texts: list[Text], settings: Recipe) -> None:
