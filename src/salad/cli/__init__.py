@@ -19,6 +19,7 @@ from salad.cli import (  # noqa: F401  (each adds its verbs to the app)
     checking,
     clustering,
     look,
+    mapping,
     planning,
     prepare,
     probing,
@@ -27,6 +28,7 @@ from salad.cli import (  # noqa: F401  (each adds its verbs to the app)
     speech,
     synthesis,
     using,
+    voices,
 )
 from salad.cli.options import app, is_main_process, num_processes, stop
 from salad.errors import InterruptedRunError, SaladError
