@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from salad.cli import app
 from salad.errors import RecipeError
+from salad.recipe import QualitySettings
 from salad.speech.prepared import read_cuts
 from spoken_folder import TEXT, defects, folder_of, syllables
 
@@ -81,3 +82,15 @@ def test_it_explains_itself():
     told = check("--help")
     for option in ("--max-cer", "--html", "--asr", "--jobs", "--on", "quality.parquet", "refused.jsonl"):
         assert option in told
+
+
+def test_the_documents_and_the_help_say_the_defaults(repo):
+    table = dict(
+        re.findall(r"^\| [^|]+ \| `(\w+)` \| ([^|]+) \|", (repo / "docs" / "quality.md").read_text(), re.MULTILINE)
+    )
+    told = re.sub(r"\s+", " ", check("--help"))
+    for name, default in QualitySettings().model_dump().items():
+        assert table[name] == ("–".join(map(str, default)) if isinstance(default, tuple) else str(default)), name
+        shown = ":".join(map(str, default)) if isinstance(default, tuple) else f"{default:g}"
+        option = told.split("--" + name.replace("_", "-"))[-1]
+        assert f"[{shown}]" in option.split(" N ")[1], name
