@@ -7,6 +7,7 @@ import re
 from salad.assets import ASSETS, HUB_NAME, resolve
 from salad.errors import AssetError
 from salad.speech.corpora.hub import NOT_STATED, is_non_commercial
+from salad.synthesize.voices.catalogue import licence_of_voice
 
 TERMS = {
     "non-commercial": "forbids commercial use",
@@ -38,9 +39,11 @@ def terms_of(licence: str | None) -> list[str]:
 
 
 def licence_of_model(name: str) -> str | None:
-    """The licence of a model by its name in the recipe: an asset's, or what the card in its folder states."""
+    """The licence of a model or voice by its name in the recipe: an asset's, or what the card in its folder states."""
     if name in ASSETS:
         return ASSETS[name].licence
+    if of_voice := licence_of_voice(name):
+        return of_voice
     try:
         folder = resolve(name)
     except AssetError:  # a program, such as espeak-ng

@@ -12,7 +12,7 @@ from salad.assets import ASSETS, asset_dir
 from salad.synthesize.voices import kokoro_files
 from salad.synthesize.voices.kokoro_files import HUB_ONNX, HUB_TORCH, NAMES, OFFLINE
 
-PIPER_HUB_LICENCE = "not stated (MIT code; the voice's MODEL_CARD has its data's licence)"
+PIPER_HUB_LICENCE = "not stated (see the voice's MODEL_CARD)"
 _LANGUAGES = {
     "a": "en-US", "b": "en-GB", "e": "es", "f": "fr", "h": "hi", "i": "it", "j": "ja", "p": "pt-BR", "z": "zh",
 }  # fmt: skip
@@ -61,7 +61,7 @@ def licence_of_voice(name: str) -> str | None:
         return ASSETS[name].licence
     if name.startswith("kokoro-"):
         return _APACHE
-    return {"espeak-ng": "GPL-3.0 (the program, not its speech)", "flite": "BSD-style (CMU)"}.get(kind)
+    return {"espeak-ng": "GPL-3.0 (program)", "flite": "BSD-style (CMU)"}.get(kind)
 
 
 def _piper() -> Iterator[Entry]:

@@ -23,10 +23,10 @@ _PLACES = ("text_file", "out", "speed")
 class CommandVoice:
     """What a command line of the user's speaks, brought to 24 kHz.
 
-    The template is split into arguments as a shell would (`shlex`), and no shell runs: `|`, `;` and `$(…)` are arguments
-    like any other, in the template and in texts. `{text_file}` stands for a UTF-8 file with the text (without it the
-    text is on standard input), `{out}` for the WAV to write (without it the WAV is read from standard output), `{speed}`
-    for the speed, 1 being the voice's own (without it the voice has one).
+    The template is split into arguments as a shell would (`shlex`), and no shell runs: `|`, `;` and `$(…)` are
+    arguments like any other, in the template and in texts. `{text_file}` stands for a UTF-8 file with the text (without
+    it the text is on standard input), `{out}` for the WAV to write (without it the WAV is read from standard output),
+    `{speed}` for the speed, 1 being the voice's own (without it the voice has one).
 
     Raises:
         AssetError: the template can't be split, has another {place}, or its program is not installed.

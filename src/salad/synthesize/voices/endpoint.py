@@ -34,9 +34,9 @@ _HOW_TO_NAME = "write openai:URL#MODEL/VOICE, for instance openai:http://localho
 class EndpointVoice:
     """A voice of a speech server: `openai:URL#MODEL/VOICE`, asked at URL/audio/speech, brought to 24 kHz.
 
-    Requests are made one at a time; worker processes make them in parallel. A busy (429) or failing (5xx) server, or one
-    that closes the connection, is asked again, five times in all, after as long as it says (Retry-After) or twice as
-    long each time. Redirects are not followed: the key would go along.
+    Requests are made one at a time; worker processes make them in parallel. A busy (429) or failing (5xx) server, or
+    one that closes the connection, is asked again, five times in all, after as long as it says (Retry-After) or twice
+    as long each time. Redirects are not followed: the key would go along.
 
     Raises:
         AssetError: the name has not that form.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from salad.errors import AudioError
+from salad.files import write_atomic
 from salad.speech.audio import Samples
 
 _UNKNOWN = 0x7FFF_0000  # what is written into a pipe for a length that is not known yet lies above this
@@ -48,3 +50,11 @@ def _with_length(content: bytes, who: str) -> bytes:
             return content
         place += 8 + size + size % 2
     return content
+
+
+def write_sound(path: Path, audio: Samples, rate_hz: int) -> None:
+    """Mono float32 [num_samples] as 16-bit audio in the format that the file's ending names, atomically."""
+    buffer = io.BytesIO()
+    form = path.suffix.removeprefix(".").upper()
+    soundfile.write(buffer, audio, rate_hz, format=form, subtype="PCM_16")
+    write_atomic(path, buffer.getvalue())
