@@ -205,6 +205,7 @@ class Job:
                 "name": self.speakers[settings.name].name,
                 "asked": settings.name,
                 "fingerprint": self.speakers[settings.name].fingerprint,
+                "deterministic": self.speakers[settings.name].deterministic,
                 **settings.model_dump(mode="json", include={"weight", "speed", "pitch_semitones"}),
                 **report.share_of(settings.name),
             }
