@@ -33,7 +33,8 @@ _SHARE = re.compile(rf"{_NUMBER}\s*%")
 class Budget:
     """An amount of `unit`, how much of it a text costs, and how the user wrote it.
 
-    `cost_of` counts a text's tokens exactly; without it a text costs `per_character` for each of its characters.
+    `cost_of` counts a text's tokens exactly, by the tokenizer `counted_by`; without it a text costs `per_character` for
+    each of its characters.
     """
 
     amount: float
@@ -42,6 +43,7 @@ class Budget:
     asked: str
     cost_of: Callable[[str], float] | None = None
     of_natural_s: float | None = None
+    counted_by: str | None = None
 
     def cost(self, text: str, num_chars: int) -> float:
         """What a text costs, in `unit`."""
@@ -67,6 +69,7 @@ def parse_budget(
     seconds_per_character: float = SECONDS_PER_CHARACTER,
     count_tokens: Callable[[str], float] | None = None,
     natural_s: float | None = None,
+    counted_by: str | None = None,
 ) -> Budget:
     """The budget that "0.5h", "30m", "90s", "200000 tokens", "2Mtok" or "1%" asks for.
 
@@ -75,6 +78,7 @@ def parse_budget(
         seconds_per_character: the voice's.
         count_tokens: the LLM's, of a text; None: `CHARACTERS_PER_TOKEN`.
         natural_s: seconds of natural speech, which a percentage is of.
+        counted_by: the name of the tokenizer.
 
     Raises:
         RecipeError: it is none of these, it is 0, or a percentage of nothing.
@@ -85,7 +89,7 @@ def parse_budget(
         budget = Budget(float(found[1]) * _SECONDS[found[2]], "seconds", seconds_per_character, text)
     elif found := _TOKENS.fullmatch(text):
         amount = float(found[1]) * _THOUSANDS[found[2]]
-        budget = Budget(amount, "tokens", 1 / CHARACTERS_PER_TOKEN, text, count_tokens)
+        budget = Budget(amount, "tokens", 1 / CHARACTERS_PER_TOKEN, text, count_tokens, counted_by=counted_by)
     elif found := _SHARE.fullmatch(text):
         if natural_s is None:
             raise RecipeError(f"--budget {text}: of what? Give --natural DIR (a prepared folder) or --natural 960h.")
@@ -115,6 +119,18 @@ def natural_seconds(natural: str) -> float:
     if seconds == 0:
         raise RecipeError(f"--natural {natural} is no speech, so there is no share of it; give --budget in hours.")
     return seconds
+
+
+def token_counter(tokenizer: str) -> Callable[[str], float]:
+    """Counts the tokens of a text as the LLM of that name or folder reads it, without marks around it.
+
+    Raises:
+        AssetError: there is no such LLM.
+    """
+    from salad.model.llm import load_tokenizer  # here, because it is slow to import
+
+    count = load_tokenizer(tokenizer)
+    return lambda text: float(len(count(text, add_special_tokens=False)["input_ids"]))
 
 
 def pace_of(folder: Path) -> float:

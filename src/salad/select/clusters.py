@@ -12,7 +12,7 @@ Axes: N texts, K clusters, d dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -115,6 +115,14 @@ class Clusters:
     def cluster_of(self) -> dict[str, int]:
         """The cluster of every text by its id; for corpora that fit in memory as Python strings."""
         return dict(zip(self.ids, self.labels_N.tolist(), strict=True))
+
+    def rows_of(self, ids: Iterable[str]) -> np.ndarray:
+        """The numbers of the texts with these ids, in the corpus's order, int64; ids of no text are left out."""
+        import pyarrow as pa
+        import pyarrow.compute as compute
+
+        there = compute.is_in(self._column("id"), value_set=pa.array(list(ids), pa.string()))
+        return np.flatnonzero(there.to_numpy())
 
     @cached_property
     def centres_Kd(self) -> np.ndarray:

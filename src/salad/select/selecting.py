@@ -1,169 +1,298 @@
-"""A selection, from clusters and their probes to files that any trainer reads.
+"""`salad select`: from a clustered corpus and its probe to texts worth speaking, once or for many settings.
 
-OUT/selected.jsonl      the texts in the order they were drawn: id, text, domain, source, licence, title, and cluster,
-                        cluster_name
-OUT/selected.parquet    the same, where asked for: load_dataset("parquet", data_files=...)
-OUT/contaminated.jsonl  texts that were drawn and not taken, because they share words with an evaluation set
-OUT/selection.json      what was drawn from, how much, and what was left out; written last
+OUT/selected.jsonl, selection.json, hf/    see salad.select.export
+OUT/contaminated.jsonl, contaminated.json  see salad.select.decontaminate
+OUT/gamma-5_score-jsd/…                    of a sweep: each setting's selection
+OUT/sweep.json                             of a sweep: what each drew, and how much any two have in common
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from salad.files import open_atomic, write_json, write_jsonl
+from salad.errors import RecipeError
+from salad.files import read_jsonl, write_json
 from salad.fingerprint import content_hash
-from salad.select.budget import Budget
+from salad.select.budget import SECONDS_PER_CHARACTER, Budget
 from salad.select.clusters import Clusters
-from salad.select.contamination import EvaluationIndex
-from salad.select.drawn_check import DrawnCheck
+from salad.select.decontaminate import Contamination, decontaminate
+from salad.select.export import Format, write_selection
 from salad.select.probe import ClusterProbe
+from salad.select.probe_files import ITEMS_NAME, PROBE_NAME, check_clusters, read_items, read_probes
 from salad.select.sampling import Pool, Selection, select_texts
 from salad.select.scores import cluster_scores
 from salad.select.target import effective_clusters, target_distribution
-from salad.texts.text import Text
+from salad.texts.corpus import TextCorpus
+from salad.workers import FanOut, answer_all
 
-SELECTED_NAME, SELECTION_NAME = "selected.jsonl", "selection.json"
+FORMAT, VERSION = "salad selection", 1
+PROBE_REASON, CONTAMINATED_REASON = "it is a probe", "words of an evaluation item"
+MAX_SECONDS = 30.0
+"""What speech encoders such as Whisper's hear at once."""
 
 
 @dataclass(frozen=True)
-class Weighing:
-    """How clusters are weighed: P(c) ∝ P_web(c) score(c)^gamma, capped and mixed as `target_distribution` says."""
+class Setting:
+    """What clusters are weighed by; see `target_distribution` and `cluster_scores`."""
 
     gamma: float = 5.0
     score: str = "misalignment"
-    coverage_frac: float = 0.0
+    coverage: float = 0.0
     max_boost: float | None = None
+    seed: int = 0
 
-    def target(self, clusters: Clusters, probes: Sequence[ClusterProbe] | None) -> tuple[np.ndarray, np.ndarray]:
-        """P_target and the scores [K]; without probes every cluster counts the same, which gamma = 0 alone can use."""
-        if probes is None:
-            scores, excluded = np.ones(clusters.num_clusters), np.zeros(clusters.num_clusters, bool)
-        else:
-            scores = cluster_scores(probes, self.score if self.gamma else "uniform")
-            excluded = np.array([probe.excluded is not None for probe in probes])
-        target = target_distribution(clusters.shares, scores, self.gamma, excluded, self.coverage_frac, self.max_boost)
-        return target, scores
+    def target(self, web: NDArray[np.float64], probes: Sequence[ClusterProbe]) -> NDArray[np.float64]:
+        """P_target [K]. With gamma 0 no score is needed, and without probes no cluster is excluded."""
+        excluded = [probe.excluded is not None for probe in probes] or [False] * len(web)
+        scores = cluster_scores(probes, self.score) if self.gamma > 0 and probes else np.ones(len(web))
+        return target_distribution(web, scores, self.gamma, excluded, self.coverage, self.max_boost)
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """Which texts may be drawn at all.
+class Selecting:
+    """What is selected from, and how much.
 
-    Args:
-        refused: reason -> rows of the corpus.
-        against: the evaluation sets that no text may share words with; None: none.
-        min_words, max_words: of a text, both allowed; None: no bound.
+    Attributes:
+        texts: the corpus that was clustered, JSON lines.
+        clusters: a folder made by `salad cluster`.
+        out: the folder to write.
+        probe: a folder made by `salad probe`; None: only gamma 0 can be drawn.
+        against: evaluation files, or folders of them.
+        contamination_words: how many words in a row a text may not share with them.
+        min_words, max_words: bounds on a text, None: none.
+        max_seconds: a text that is estimated to take longer to speak is refused.
+        seconds_per_character: of the voice; None: that of the probe's speech, or the default.
+        formats: which files.
+        processes, fan_out: who compares the corpus with evaluation files.
+        progress: told (done, total) of that.
     """
 
-    refused: Mapping[str, np.ndarray] = field(default_factory=dict)
-    against: EvaluationIndex | None = None
+    texts: Path
+    clusters: Path
+    out: Path
+    probe: Path | None = None
+    against: tuple[Path, ...] = ()
+    contamination_words: int = 13
     min_words: int | None = None
     max_words: int | None = None
+    max_seconds: float = MAX_SECONDS
+    seconds_per_character: float | None = None
+    formats: tuple[Format, ...] = ("jsonl",)
+    processes: int = 1
+    fan_out: FanOut = answer_all
+    progress: Callable[[int, int], None] = lambda *_: None
 
 
-def select_into(
-    out: Path,
-    corpus: Sequence[Text],
-    clusters: Clusters,
-    probes: Sequence[ClusterProbe] | None,
-    weighing: Weighing,
-    budget: Budget,
-    bounds: Bounds,
-    seed: int,
-    parquet: bool = False,
-    hint: str = "",
-) -> dict[str, Any]:
-    """Draw texts and write the folder; what selection.json holds. The same input gives the same bytes.
+@dataclass(frozen=True)
+class Opened:
+    """A corpus that can be drawn from, with what is known of it."""
 
-    Args:
-        out: the folder.
-        corpus: the texts that were clustered, in their order.
-        clusters: theirs.
-        probes: what `salad probe` found in them; None: all clusters count the same.
-        weighing: how.
-        budget: how much.
-        bounds: what may be drawn.
-        seed: of the draws. Selections with one seed share the order within each cluster.
-        parquet: write selected.parquet, too.
-        hint: how to ask for less, where it is not `--budget`.
+    selecting: Selecting
+    clusters: Clusters
+    pool: Pool
+    probes: list[ClusterProbe]
+    contamination: Contamination | None
+    pace: float
+    pace_from: str
+
+
+def open_pool(selecting: Selecting) -> Opened:
+    """Read clusters and probe, and find out which texts may not be drawn.
 
     Raises:
-        DataError: nothing can be drawn, or less than the budget.
+        MissingFileError: something is not there.
+        DataError: corpus, clusters and probe don't belong together, or an evaluation item can't be read.
     """
-    target, scores = weighing.target(clusters, probes)
-    check = None if bounds.against is None else DrawnCheck(bounds.against)
-    pool = Pool(
-        corpus,
-        clusters.labels_N,
-        clusters.num_chars_N,
-        bounds.refused,
-        min_words=bounds.min_words,
-        max_words=bounds.max_words,
-        check=check,
-    )
-    chosen = select_texts(pool, target, budget, seed, hint=hint)
-    rows = [
-        {**asdict(corpus[int(row)]), "cluster": int(number), "cluster_name": clusters.names[number]}
-        for row, number in zip(chosen.rows, chosen.clusters, strict=True)
-    ]
-    write_jsonl(out / SELECTED_NAME, rows)
-    if parquet:
-        _write_parquet(out / "selected.parquet", rows)
-    if check is not None:
-        write_jsonl(out / "contaminated.jsonl", check.rows)
-    summary = {
-        **asdict(weighing),
-        "seed": seed,
-        "num_texts": len(chosen.rows),
-        "budget": {"asked": budget.asked, "amount": budget.amount, "unit": budget.unit, "reached": chosen.spent},
-        "effective_clusters": effective_clusters(target),
-        "num_clusters": clusters.num_clusters,
-        "exhausted_clusters": chosen.exhausted,
-        "refused": chosen.refused,
-        "passed_over": chosen.passed_over,
-        "decontamination": None if check is None else check.as_json(),
-        "min_words": bounds.min_words,
-        "max_words": bounds.max_words,
-        "corpus_sha256": clusters.info["corpus_sha256"],
-        "labels_sha256": content_hash(clusters.folder / "labels.parquet"),
-        "clusters": _by_cluster(clusters, probes, scores, chosen),
+    clusters = Clusters.read(selecting.clusters, selecting.texts)
+    texts = TextCorpus(selecting.texts)
+    probes: list[ClusterProbe] = []
+    probed = np.empty(0, np.int64)
+    if selecting.probe is not None:
+        check_clusters(selecting.probe, selecting.clusters)
+        probes = read_probes(selecting.probe)
+        probed = clusters.rows_of(_probe_ids(selecting.probe))
+    pace, pace_from = _pace(selecting, clusters)
+    refused = {
+        PROBE_REASON: probed,
+        f"more than {selecting.max_seconds:g} s to speak": np.flatnonzero(
+            clusters.num_chars_N * pace > selecting.max_seconds
+        ),
     }
-    write_json(out / SELECTION_NAME, summary)
-    return summary
+    contamination = None
+    if selecting.against:
+        contamination = decontaminate(
+            selecting.texts,
+            selecting.against,
+            selecting.contamination_words,
+            selecting.out,
+            selecting.processes,
+            selecting.fan_out,
+            selecting.progress,
+        )
+        refused[CONTAMINATED_REASON] = contamination.rows
+    known = [texts[int(row)].text for row in probed]
+    bounds = (selecting.min_words, selecting.max_words)
+    pool = Pool(texts, clusters.labels_N, clusters.num_chars_N, refused, *bounds, known)
+    return Opened(selecting, clusters, pool, probes, contamination, pace, pace_from)
 
 
-def _by_cluster(
-    clusters: Clusters, probes: Sequence[ClusterProbe] | None, scores: np.ndarray, chosen: Selection
-) -> list[dict[str, Any]]:
-    spent = np.bincount(chosen.clusters, weights=chosen.costs, minlength=clusters.num_clusters)
-    return [
+def select_one(opened: Opened, setting: Setting, budget: Budget, out: Path) -> tuple[Selection, dict[str, Any]]:
+    """Draw by one setting and write the folder `out`. Returns the selection and what selection.json holds.
+
+    Raises:
+        RecipeError: gamma above 0 without a probe, or a knob out of its range.
+        DataError: the scores can't rank clusters, or there are too few texts.
+    """
+    if setting.gamma > 0 and setting.score != "uniform" and not opened.probes:
+        raise RecipeError(
+            f"--gamma {setting.gamma:g} weighs clusters by what 'salad probe' found: give --probe DIR, or --gamma 0."
+        )
+    web = opened.clusters.shares
+    target = setting.target(web, opened.probes)
+    selection = select_texts(opened.pool, target, budget, setting.seed)
+    summary = _summary(opened, setting, budget, selection)
+    names = opened.clusters.names
+    return selection, write_selection(out, selection, opened.pool.texts, names, web, opened.selecting.formats, summary)
+
+
+def parse_sweep(written: Sequence[str], base: Setting) -> dict[str, Setting]:
+    """Folder name -> setting, of every combination in ("gamma=0,5", "score=misalignment,jsd").
+
+    Raises:
+        RecipeError: a key is not a setting's, stands twice, or a value is not a number where one is needed.
+    """
+    axes: dict[str, list[tuple[str, Any]]] = {}
+    for axis in written:
+        key, equals, values = axis.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals or key not in Setting.__dataclass_fields__ or key in axes:
+            known = ", ".join(name.replace("_", "-") for name in Setting.__dataclass_fields__)
+            raise RecipeError(f"--sweep {axis}: write KEY=VALUE,VALUE, each KEY once, of {known}.")
+        axes[key] = [(text.strip(), _value(axis, key, text.strip())) for text in values.split(",")]
+    settings: dict[str, Setting] = {}
+    for chosen in product(*axes.values()):
+        name = "_".join(f"{key}-{text}" for key, (text, _) in zip(axes, chosen, strict=True))
+        settings[name] = replace(base, **{key: value for key, (_, value) in zip(axes, chosen, strict=True)})
+    return settings
+
+
+def select_sweep(opened: Opened, settings: Mapping[str, Setting], budget: Budget, out: Path) -> dict[str, Any]:
+    """Draw by each setting into a folder of its name; returns what OUT/sweep.json holds.
+
+    All draw from the same streams, so what two have in common is what their targets have in common.
+
+    Raises:
+        SaladError: see `select_one`; nothing is written if a target can't be made.
+    """
+    for setting in settings.values():
+        setting.target(opened.clusters.shares, opened.probes)
+    chosen: dict[str, set[int]] = {}
+    rows: list[dict[str, Any]] = []
+    for name, setting in settings.items():
+        selection, summary = select_one(opened, setting, budget, out / name)
+        chosen[name] = set(selection.rows.tolist())
+        shown = ("num_texts", "estimated_h", "num_characters", "effective_clusters", "largest_boost")
+        rows.append({"name": name, **asdict(setting), **{key: summary[key] for key in shown}})
+    jaccard = [[len(a & b) / len(a | b) for b in chosen.values()] for a in chosen.values()]
+    sweep = {"budget": summary["budget"]["asked"], "settings": rows, "jaccard": jaccard}
+    write_json(out / "sweep.json", sweep)
+    return sweep
+
+
+def _value(axis: str, key: str, text: str) -> Any:
+    if key == "score":
+        return text
+    if key == "max_boost" and text == "none":
+        return None
+    try:
+        return int(text) if key == "seed" else float(text)
+    except ValueError as error:
+        raise RecipeError(f"--sweep {axis}: {text!r} is no number.") from error
+
+
+def _probe_ids(probe: Path) -> list[str]:
+    """The texts of a probe: those that were drawn, where the probe drew them, and those that were measured."""
+    drawn = probe / "probes.jsonl"
+    ids = [str(row["id"]) for row in read_jsonl(drawn)] if drawn.is_file() else []
+    return list(dict.fromkeys([*ids, *(item.scores.item for item in read_items(probe))]))
+
+
+def _pace(selecting: Selecting, clusters: Clusters) -> tuple[float, str]:
+    """Seconds per character of written text, and where that is from."""
+    if selecting.seconds_per_character is not None:
+        return selecting.seconds_per_character, "given"
+    if selecting.probe is not None:
+        spoken = {item.scores.item: item.seconds for item in read_items(selecting.probe)}
+        rows = clusters.rows_of(spoken)
+        characters = int(clusters.num_chars_N[rows].sum())
+        if characters and len(rows) == len(spoken):
+            pace = sum(spoken.values()) / characters
+            return pace, f"the speech of {len(rows)} probes in {selecting.probe / ITEMS_NAME}"
+    return SECONDS_PER_CHARACTER, "the default, a human reader's; a voice's own: --probe or --seconds-per-character"
+
+
+def _counted_by(budget: Budget) -> str:
+    return budget.counted_by or f"{1 / budget.per_character:g} characters a token"
+
+
+def _summary(opened: Opened, setting: Setting, budget: Budget, selection: Selection) -> dict[str, Any]:
+    selecting, clusters = opened.selecting, opened.clusters
+    characters = clusters.num_chars_N[selection.rows]
+    seconds = characters * opened.pace
+    per_cluster = np.bincount(selection.clusters, seconds, clusters.num_clusters)
+    web, target = clusters.shares, np.array(selection.target)
+    boosts = np.divide(target, web, out=np.zeros(len(web)), where=web > 0)
+    scored = bool(opened.probes) and setting.gamma > 0
+    scores = cluster_scores(opened.probes, setting.score) if scored else None
+    rows = [
         {
             "cluster": number,
-            "name": clusters.names[number],
-            "share": float(clusters.shares[number]),
-            "score": None if np.isnan(scores[number]) else float(scores[number]),
-            "target": chosen.target[number],
-            "num_texts": chosen.per_cluster[number],
-            "spent": float(spent[number]),
-            "excluded": None if probes is None else probes[number].excluded,
+            "name": name,
+            "score": None if scores is None or np.isnan(scores[number]) else float(scores[number]),
+            "web": float(web[number]),
+            "target": float(target[number]),
+            "boost": float(boosts[number]),
+            "num_texts": selection.per_cluster[number],
+            "estimated_h": float(per_cluster[number]) / 3600,
+            "exhausted": number in selection.exhausted,
+            "excluded": opened.probes[number].excluded if opened.probes else None,
         }
-        for number in range(clusters.num_clusters)
+        for number, name in enumerate(clusters.names)
     ]
-
-
-def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    strings = ("id", "text", "domain", "source", "licence", "title")
-    schema = pa.schema(
-        [*((name, pa.string()) for name in strings), ("cluster", pa.int32()), ("cluster_name", pa.string())]
-    )
-    with open_atomic(path) as file:
-        pq.write_table(pa.Table.from_pylist(rows, schema), file)
+    probe = selecting.probe
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "texts": {"file": str(selecting.texts), "sha256": clusters.info["corpus_sha256"], "num_texts": len(clusters)},
+        "clusters": {"folder": str(selecting.clusters), "sha256": content_hash(selecting.clusters / "labels.parquet")},
+        "probe": None if probe is None else {"folder": str(probe), "sha256": content_hash(probe / PROBE_NAME)},
+        **asdict(setting),
+        "budget": {
+            "asked": budget.asked,
+            "unit": budget.unit,
+            "amount": budget.amount,
+            "reached": selection.spent,
+            "natural_s": budget.of_natural_s,
+            "tokens_counted_by": _counted_by(budget) if budget.unit == "tokens" else None,
+        },
+        "seconds_per_character": opened.pace,
+        "seconds_per_character_from": opened.pace_from,
+        "num_texts": len(selection.rows),
+        "num_characters": int(characters.sum()),
+        "estimated_h": float(seconds.sum()) / 3600,
+        "effective_clusters": effective_clusters(target),
+        "largest_boost": float(boosts.max()),
+        "exhausted": selection.exhausted,
+        "excluded": [row["cluster"] for row in rows if row["excluded"]],
+        "refused": selection.refused,
+        "passed_over": selection.passed_over,
+        "decontamination": None if opened.contamination is None else opened.contamination.as_json(),
+        "per_cluster": rows,
+    }
