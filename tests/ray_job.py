@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
+import tiny_probe
 import toy_tasks
 from salad.errors import SaladError
 from salad.interrupts import end_on_sigterm
 from salad.ray_cluster import PACKAGE, cluster_cpus
 from salad.ray_workers import answer_all_on_ray, fan_out
-from salad.workers import Died
+from salad.workers import Died, FanOut
 
 NODES = 3
 STORE_BYTES = 100 * 2**20
@@ -100,9 +102,7 @@ def toys(folder: Path) -> dict[str, Any]:
 
     os.environ["TOY_FOLDER"] = str(folder)  # for the nodes
     cluster()
-    ray.init(
-        os.environ["RAY_ADDRESS"], log_to_driver=False
-    )  # once for all, as a program that uses Ray itself would have done
+    ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False)  # as a program that uses Ray itself has done already
     drawn = 0
 
     def tasks() -> Iterator[Any]:
@@ -152,52 +152,71 @@ SAID = [
 ]
 
 
-def speech(folder: Path) -> dict[str, Any]:
-    """Real speech by real workers, one of which is killed; and then a whole node of them."""
+def speak(out: Path, processes: int, fan_out: FanOut, told: Callable[[int], Any] = lambda done: None) -> None:
+    """Speech of `SAID` by Piper."""
     from salad.synthesize.pool import synthesize
 
+    synthesize(SAID, "piper-joe", out, processes, lambda done, _: told(done), fan_out=fan_out)
+
+
+def embed(folder: Path, out: str, processes: int, fan_out: FanOut) -> None:
+    """Vectors of folder/texts.jsonl by MiniLM, in shards of four texts."""
+    from salad.select import embed_corpus as module
+    from salad.texts.corpus import TextCorpus
+
+    corpus, settings = TextCorpus(folder / "texts.jsonl"), module.EmbedSettings("minilm-l6", "cpu", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SHARD_ROWS", (4, 4))
+        module.embed_corpus(corpus, folder / out, settings, processes, fan_out=fan_out)
+
+
+def probe(folder: Path, out: str, processes: int, fan_out: FanOut) -> None:
+    """What the tiny model in folder/model hears of folder/speech, window by window."""
+    from salad.recipe import SequenceSettings
+    from salad.select.probe_windows import Hearing, hear_probes
+
+    sequence = SequenceSettings(**tiny_probe.POLICY)
+    asked = Hearing(folder / "model", folder / "speech", sequence, seed=0, batch_positions=160, threads=1)
+    hear_probes(asked, folder / out, processes, fan_out)
+
+
+def work(folder: Path) -> dict[str, Any]:
+    """Speech while a worker is killed; vectors and probes; and speech while a whole node is lost."""
     nodes = cluster()
+    killed: list[int] = []
+    counts: dict[str, list[int]] = {"worker_killed": [], "node_lost": []}
 
-    def speak(name: str, disturb: Callable[[], Any]) -> list[int]:
-        out = folder / name
-        counts: list[int] = []
+    def kill_a_worker(done: int) -> None:
+        counts["worker_killed"].append(done)
+        if done == 3:
+            worker = worker_processes()[0]
+            killed.append(worker.pid)
+            worker.kill()
 
-        def progress(done: int, total: int) -> None:
-            counts.append(done)
-            if done == 3:
-                disturb()
+    def lose_a_node(done: int) -> None:
+        counts["node_lost"].append(done)
+        if done == 3:
+            nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
 
-        synthesize(SAID, "piper-joe", out, NODES, progress, fan_out=fan_out("ray", out))
-        return counts
-
-    killed = []
-
-    def kill_a_worker() -> None:
-        worker = worker_processes()[0]
-        killed.append(worker.pid)
-        worker.kill()
-
-    def lose_a_node() -> None:
-        nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
-
-    return {
-        "worker_killed": speak("worker_killed", kill_a_worker),
-        "killed": killed,
-        "node_lost": speak("node_lost", lose_a_node),
-    }
+    on_ray = fan_out("ray", folder)
+    speak(folder / "worker_killed", NODES, on_ray, kill_a_worker)
+    embed(folder, "vectors_on_ray", 2, on_ray)
+    probe(folder, "probes_on_ray", 2, on_ray)
+    speak(folder / "node_lost", NODES, on_ray, lose_a_node)
+    return {**counts, "killed": killed}
 
 
 def interrupted(folder: Path) -> dict[str, Any]:
-    """A driver without a cluster, stopped by each signal in the middle; nothing of its Ray outlives it."""
-    statuses = {}
+    """Drivers without a cluster, stopped in the middle by a signal each; nothing of their Rays outlives them."""
+    drivers = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        where = folder / number.name
-        where.mkdir()
-        driver = subprocess.Popen([sys.executable, __file__, "endless", str(where)])
-        wait_until(lambda where=where: len(list(where.iterdir())) > 2, 120)
+        (folder / number.name).mkdir()
+        drivers[number] = subprocess.Popen([sys.executable, __file__, "endless", str(folder / number.name)])
+    wait_until(lambda: all(len(list((folder / number.name).iterdir())) > 2 for number in drivers), 240)
+    for number, driver in drivers.items():
         driver.send_signal(number)
-        statuses[number.name] = driver.wait(60)
-        wait_until(lambda: not rays(), 120)
+    statuses = {number.name: driver.wait(120) for number, driver in drivers.items()}
+    wait_until(lambda: not rays(), 120)
     return statuses
 
 
@@ -214,7 +233,7 @@ def endless(folder: Path) -> None:
     """What is interrupted."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     end_on_sigterm()
-    for _ in answer_all_on_ray(range(10_000), partial(toy_tasks.recorder, folder), 2):
+    for _ in answer_all_on_ray(range(10_000), partial(toy_tasks.recorder, folder), 1):
         pass
 
 
@@ -224,5 +243,5 @@ if __name__ == "__main__":
         endless(where)
     else:
         raise_loopback()
-        found = {"toys": toys, "speech": speech, "interrupted": interrupted}[what](where)
+        found = {"toys": toys, "work": work, "interrupted": interrupted}[what](where)
         (where / f"{what}.json").write_text(json.dumps(found))
