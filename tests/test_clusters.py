@@ -1,6 +1,7 @@
 """`salad cluster`: a corpus becomes a folder of equal clusters that other tools read, and bad input a sentence."""
 
 import json
+import subprocess
 
 import numpy as np
 import pandas
@@ -163,6 +164,9 @@ def test_stopped_while_it_writes_it_goes_on(made, tmp_path, model, monkeypatch):
             partition(path, out, settings(model))
     with pytest.raises(MissingFileError, match="its clusters are not finished"):
         Clusters.read(out)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (out / f".tmp-{ended.pid}-clusters.jsonl").write_text("half")  # as a killed process leaves it
     partition(path, out, settings(model))
     assert files(out) == files(made[1])
 

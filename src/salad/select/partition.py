@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from sklearn.cluster import KMeans
 
 from salad.errors import DataError, RecipeError
+from salad.files import sweep
 from salad.fingerprint import content_hash
 from salad.randomness import generator, torch_seed
 from salad.select.agreement import agreement, numbered
@@ -147,6 +148,7 @@ def _made(
     bar: Bar,
     fan_out: FanOut,
 ) -> dict[str, Any]:
+    sweep(out)
     namer = (
         Namer(settings.namer, settings.embedding.device) if settings.namer is not None else None
     )  # first: it may not be there
