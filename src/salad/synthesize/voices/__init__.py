@@ -47,7 +47,7 @@ def load_voice(name: str, threads: int = 1, device: str = "cpu") -> Voice:
 
         return PiperVoice(Path(name) if Path(name).is_dir() else piper_folder(name), threads)
     if name.startswith("kokoro-") and name not in ASSETS:
-        from salad.synthesize.voices.kokoro_files import kokoro_voice
+        from salad.synthesize.voices.kokoro_load import kokoro_voice
 
         return kokoro_voice(name.removeprefix("kokoro-"), threads, device)
     raise AssetError(_no_voice(name))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from salad.assets import resolve
 from salad.errors import AssetError
 from salad.files import read_json
-from salad.synthesize.voices.kokoro import STYLE_DIM, Files, KokoroVoice
+from salad.synthesize.voices.kokoro import STYLE_DIM, Files
 from salad.synthesize.voices.kokoro_text import MOST_SIGNS
 
 ASSET = "kokoro-82m"
@@ -49,27 +47,6 @@ NAMES = tuple(
 """Kokoro 1.0's voices: the first letter is the language they were made for, a American and b British English."""
 
 
-def kokoro_voice(voice: str, threads: int, device: str) -> KokoroVoice:
-    """The voice of that name, from the asset when it has it, else from the hub.
-
-    On "cuda" it is computed by the `kokoro` package when that is installed, else by onnxruntime-gpu.
-
-    Raises:
-        AssetError: no such voice, or its files can't be had; says which voices need no hub.
-    """
-    if voice not in NAMES:
-        near = difflib.get_close_matches(voice, NAMES, n=3, cutoff=0.5) or OFFLINE
-        like = ", ".join(f"kokoro-{name}" for name in near)
-        raise AssetError(f"Kokoro has no voice {voice!r}; there are {like} ('salad voices' lists all).")
-    if device != "cpu" and importlib.util.find_spec("kokoro") is not None:
-        from salad.synthesize.voices.kokoro_torch import TorchKokoro, torch_files
-
-        files, config = torch_files(voice)
-        return KokoroVoice(voice, files, TorchKokoro(files.model, config, device))
-    files = _asset_files(voice) if voice in OFFLINE else _hub_files(voice)
-    return KokoroVoice(voice, files, threads=threads, device=device)
-
-
 def hub_file(voice: str, repo: str, name: str) -> Path:
     """A file of a repository on the hub, or in the hub's cache.
 
@@ -89,14 +66,20 @@ def hub_file(voice: str, repo: str, name: str) -> Path:
         ) from error
 
 
-def _asset_files(voice: str) -> Files:
+def asset_files(voice: str) -> Files:
+    """The files of one of the `OFFLINE` voices."""
     folder = resolve(ASSET)
     with np.load(folder / "voices_ja.npz", allow_pickle=False) as table:
         styles = np.asarray(table[voice], dtype=np.float32).reshape(-1, STYLE_DIM)
     return Files(folder / "kokoro-v1.0.int8.onnx", styles, _vocabulary(read_json(folder / "vocab.json"), folder))
 
 
-def _hub_files(voice: str) -> Files:
+def hub_files(voice: str) -> Files:
+    """The files of a voice beside the ONNX model on the hub.
+
+    Raises:
+        AssetError: they can't be had, or the voice's is damaged.
+    """
     styles = styles_of(hub_file(voice, HUB_ONNX, f"voices/{voice}.bin"))
     tokenizer = hub_file(voice, HUB_ONNX, "tokenizer.json")
     vocabulary = _vocabulary(read_json(tokenizer).get("model"), tokenizer)
