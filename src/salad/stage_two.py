@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from salad.card.bill import Bill, data_bill, read_bill, stage_bill
@@ -30,11 +29,10 @@ from salad.recipe import Recipe
 from salad.run import Progress
 from salad.select.budget import Budget, seconds_budget
 from salad.select.clusters import Clusters
-from salad.select.contamination import EvaluationIndex
 from salad.select.embed_corpus import EmbedSettings
 from salad.select.partition import PartitionSettings, partition
-from salad.select.probe import ClusterProbe, draw_probes
-from salad.select.selecting import Bounds, Weighing, select_into
+from salad.select.probe import draw_probes
+from salad.select.selecting import Opened, Setting, select_one
 from salad.speech.prepared import Rejected
 from salad.stage_one import PRE_DECAY, by_size, usable_speech
 from salad.student import save_model, warm_start_once
@@ -86,30 +84,16 @@ def probe(model: Path, clusters: Path, speech: Path, recipe: Recipe, out: Path, 
     return probe_speech(probing, speech)
 
 
-def select(
-    pool: Path,
-    clusters: Clusters,
-    probes: Sequence[ClusterProbe],
-    probe_rows: np.ndarray,
-    recipe: Recipe,
-    gamma: float,
-    budget: Budget,
-    out: Path,
-) -> dict[str, Any]:
+def select(opened: Opened, recipe: Recipe, gamma: float, budget: Budget, out: Path) -> dict[str, Any]:
     """4. P_target ~ P_web M^gamma, and texts drawn from it until the budget is reached; what selection.json holds.
 
     Neither the probes are drawn nor what shares words with an evaluation set. Both arms draw from the same order within
     each cluster.
     """
-    two, files = recipe.stage_two, [Path(name) for name in recipe.data.evaluation]
-    bounds = Bounds(
-        {"it is a probe": probe_rows},
-        EvaluationIndex(files, two.contamination_words) if files else None,
-        min_words=recipe.sequence.min_words,
-    )
-    weighing = Weighing(gamma, two.score, two.coverage_frac, two.max_boost)
+    two = recipe.stage_two
+    setting = Setting(gamma, two.score, two.coverage_frac, two.max_boost, recipe.seed)
     hint = "lower the recipe's stage_two.budget_..., or raise data.pool_texts"
-    return select_into(out, TextCorpus(pool), clusters, probes, weighing, budget, bounds, recipe.seed, hint=hint)
+    return select_one(opened, setting, budget, out, hint)[1]
 
 
 def budget_of(recipe: Recipe, natural_s: float, seconds_per_character: float) -> Budget:

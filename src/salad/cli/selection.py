@@ -75,10 +75,19 @@ def select(
     contamination_words: Annotated[
         int, typer.Option("--contamination-words", min=3, help="How many words in a row are too many.")
     ] = 13,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option("--exclude", metavar="JSONL", help="Texts not to draw, by id: an earlier selection. Repeatable."),
+    ] = None,
     min_words: Annotated[int | None, typer.Option("--min-words", min=1, help="Shorter texts are not taken.")] = None,
     max_words: Annotated[int | None, typer.Option("--max-words", min=1, help="Longer texts are not taken.")] = None,
     max_seconds: Annotated[
-        float, typer.Option("--max-seconds", min=0.1, help="Nor are texts that take longer to speak, by estimate.")
+        float,
+        typer.Option(
+            "--max-seconds",
+            min=0,
+            help="Nor are texts that take longer to speak, by estimate; 0: any length ('salad synthesize --split').",
+        ),
     ] = 30.0,
     formats: Annotated[
         str, typer.Option("--format", help="jsonl, or jsonl,hf: OUT/hf too, for datasets.load_dataset.")
@@ -111,7 +120,8 @@ def select(
     from salad.ray_workers import fan_out
     from salad.select.budget import natural_seconds, parse_budget, token_counter
     from salad.select.export import parse_formats
-    from salad.select.selecting import Selecting, Setting, open_pool, parse_sweep, select_one, select_sweep
+    from salad.select.selecting import Selecting, Setting, open_pool, select_one
+    from salad.select.sweep import parse_sweep, select_sweep
 
     quiet()
     base = Setting(gamma, score, coverage, max_boost, seed)
@@ -129,6 +139,7 @@ def select(
             clusters,
             out,
             probes,
+            tuple(exclude or ()),
             tuple(against or ()),
             contamination_words,
             min_words,
@@ -157,12 +168,12 @@ def _lines(summary: dict[str, Any], out: Path) -> Iterator[str]:
     yield (
         f"{'cluster':>7}  {'name':<{NAME_WIDTH}}  {'score':>7}  {'share':>7} → {'drawn':<7}  {'texts':>6}  {'hours':>7}"
     )
-    rows = sorted(summary["per_cluster"], key=lambda row: (-row["boost"], row["cluster"]))
+    rows = sorted(summary["clusters"], key=lambda row: (-row["boost"], row["cluster"]))
     for row in rows[:NUM_SHOWN]:
         score = "–" if row["score"] is None else f"{row['score']:.3f}"
         name = row["name"] if len(row["name"]) <= NAME_WIDTH else row["name"][: NAME_WIDTH - 1] + "…"
         yield (
-            f"{row['cluster']:>7}  {name:<{NAME_WIDTH}}  {score:>7}  {row['web']:>7.2%} → {row['target']:<7.2%}  "
+            f"{row['cluster']:>7}  {name:<{NAME_WIDTH}}  {score:>7}  {row['share']:>7.2%} → {row['target']:<7.2%}  "
             f"{row['num_texts']:>6}  {row['estimated_h']:>7.3f}"
         )
     if len(rows) > NUM_SHOWN:

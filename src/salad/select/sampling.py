@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,7 +42,6 @@ class Pool:
         refused: reason -> numbers of the texts that are refused for it; of several reasons the first counts.
         min_words, max_words: bounds on a drawn text (whitespace-separated), both allowed; None: none.
         known: texts whose words count as drawn already, such as the probes'.
-        check: called with id and text of each text that is drawn; why it is not taken, or None.
     """
 
     texts: Sequence[Text]
@@ -52,7 +51,6 @@ class Pool:
     min_words: int | None = None
     max_words: int | None = None
     known: Sequence[str] = ()
-    check: Callable[[str, str], str | None] | None = None
 
     def __post_init__(self) -> None:
         """Raises a `DataError` where texts, labels and lengths are not of one corpus."""
@@ -126,7 +124,7 @@ def select_texts(
     bounds = np.cumsum(weights)
     while spent < budget.amount:
         if weights.sum() == 0:
-            raise DataError(_too_little(len(rows), spent, budget, hint))
+            raise DataError(_too_little(len(rows), spent, budget, hint, refused_counts | stream.passed_over))
         place = min(drawn.random() * bounds[-1], np.nextafter(bounds[-1], 0.0))
         cluster = int(np.searchsorted(bounds, place, side="right"))
         taken = stream.take(cluster)
@@ -179,10 +177,10 @@ class _Within:
             self._orders[cluster] = iter(self._order(cluster).tolist())
         for row in self._orders[cluster]:
             self._left[cluster] -= 1
-            text = self.pool.texts[row]
+            text = self.pool.texts[row].text
             reason = self._reason_against(text)
             if reason is None:
-                return row, text.text
+                return row, text
             self.passed_over[reason] += 1
         return None
 
@@ -192,8 +190,7 @@ class _Within:
         shuffled = generator(self.seed, "select", self.purpose, "texts", cluster).permutation(rows)
         return np.asarray(shuffled[~self.refused[shuffled]])
 
-    def _reason_against(self, drawn: Text) -> str | None:
-        text = drawn.text
+    def _reason_against(self, text: str) -> str | None:
         num_words = len(text.split())
         if self.pool.min_words is not None and num_words < self.pool.min_words:
             return f"fewer than {self.pool.min_words} words"
@@ -205,10 +202,8 @@ class _Within:
         digest = _digest(words)
         if digest in self._seen:
             return SAME_WORDS
-        refused = self.pool.check(drawn.id, text) if self.pool.check is not None else None
-        if refused is None:
-            self._seen.add(digest)
-        return refused
+        self._seen.add(digest)
+        return None
 
 
 def _digest(words: Iterable[str]) -> bytes:
@@ -216,12 +211,14 @@ def _digest(words: Iterable[str]) -> bytes:
     return hashlib.blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _too_little(num_texts: int, spent: float, budget: Budget, hint: str) -> str:
+def _too_little(num_texts: int, spent: float, budget: Budget, hint: str, reasons: Mapping[str, int]) -> str:
+    refused = ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items() if count)
+    without = f", without {refused}," if refused else ""
     if not num_texts:
-        return "there is no text left that may be drawn; cluster a larger corpus, or refuse less."
+        return f"there is no text left that may be drawn{without or ':'} cluster a larger corpus, or refuse less."
     there = f"{spent / 3600:.3g} h of speech" if budget.unit == "seconds" else f"{spent:,.0f} tokens"
     remedy = hint or f"ask for --budget {budget.written(spent)!r} or less, or cluster a larger corpus"
     return (
         f"the budget of {budget.asked} is larger than the corpus: the {num_texts:,} texts of clusters with weight that "
-        f"may be drawn are about {there}; {remedy}."
+        f"may be drawn{without} are about {there}; {remedy}."
     )

@@ -1,16 +1,13 @@
-"""`salad select`: from a clustered corpus and its probe to texts worth speaking, once or for many settings.
+"""`salad select`: from a clustered corpus and its probe to texts worth speaking.
 
 OUT/selected.jsonl, selection.json, hf/    see salad.select.export
 OUT/contaminated.jsonl, contaminated.json  see salad.select.decontaminate
-OUT/gamma-5_score-jsd/…                    of a sweep: each setting's selection
-OUT/sweep.json                             of a sweep: what each drew, and how much any two have in common
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import product
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salad.errors import RecipeError
-from salad.files import read_jsonl, write_json
+from salad.files import read_jsonl
 from salad.fingerprint import content_hash
 from salad.select.budget import SECONDS_PER_CHARACTER, Budget
 from salad.select.clusters import Clusters
 from salad.select.decontaminate import Contamination, decontaminate
 from salad.select.export import Format, write_selection
 from salad.select.probe import ClusterProbe
-from salad.select.probe_files import ITEMS_NAME, PROBE_NAME, check_clusters, read_items, read_probes
+from salad.select.probe_files import ITEMS_NAME, PROBE_NAME, check_clusters, labels_sha256, read_items, read_probes
 from salad.select.sampling import Pool, Selection, select_texts
 from salad.select.scores import cluster_scores
 from salad.select.target import effective_clusters, target_distribution
@@ -49,7 +46,16 @@ class Setting:
     seed: int = 0
 
     def target(self, web: NDArray[np.float64], probes: Sequence[ClusterProbe]) -> NDArray[np.float64]:
-        """P_target [K]. With gamma 0 no score is needed, and without probes no cluster is excluded."""
+        """P_target [K]. With gamma 0 no score is needed, and without probes no cluster is excluded.
+
+        Raises:
+            RecipeError: gamma above 0 without probes, or a knob out of its range.
+            DataError: see `cluster_scores` and `target_distribution`.
+        """
+        if self.gamma > 0 and self.score != "uniform" and not probes:
+            raise RecipeError(
+                f"--gamma {self.gamma:g} weighs clusters by what 'salad probe' found: give --probe DIR, or --gamma 0."
+            )
         excluded = [probe.excluded is not None for probe in probes] or [False] * len(web)
         scores = cluster_scores(probes, self.score) if self.gamma > 0 and probes else np.ones(len(web))
         return target_distribution(web, scores, self.gamma, excluded, self.coverage, self.max_boost)
@@ -64,10 +70,11 @@ class Selecting:
         clusters: a folder made by `salad cluster`.
         out: the folder to write.
         probe: a folder made by `salad probe`; None: only gamma 0 can be drawn.
+        exclude: JSON lines whose ids are not drawn: an earlier selection, texts that are spoken already.
         against: evaluation files, or folders of them.
         contamination_words: how many words in a row a text may not share with them.
         min_words, max_words: bounds on a text, None: none.
-        max_seconds: a text that is estimated to take longer to speak is refused.
+        max_seconds: a text that is estimated to take longer to speak is refused; 0: none is.
         seconds_per_character: of the voice; None: that of the probe's speech, or the default.
         formats: which files.
         processes, fan_out: who compares the corpus with evaluation files.
@@ -78,6 +85,7 @@ class Selecting:
     clusters: Path
     out: Path
     probe: Path | None = None
+    exclude: tuple[Path, ...] = ()
     against: tuple[Path, ...] = ()
     contamination_words: int = 13
     min_words: int | None = None
@@ -119,12 +127,12 @@ def open_pool(selecting: Selecting) -> Opened:
         probes = read_probes(selecting.probe)
         probed = clusters.rows_of(_probe_ids(selecting.probe))
     pace, pace_from = _pace(selecting, clusters)
-    refused = {
-        PROBE_REASON: probed,
-        f"more than {selecting.max_seconds:g} s to speak": np.flatnonzero(
-            clusters.num_chars_N * pace > selecting.max_seconds
-        ),
-    }
+    refused = {PROBE_REASON: probed}
+    for path in selecting.exclude:
+        refused[f"it is in {path}"] = clusters.rows_of(str(row.get("id")) for row in read_jsonl(path))
+    if selecting.max_seconds:
+        too_long = np.flatnonzero(clusters.num_chars_N * pace > selecting.max_seconds)
+        refused[f"more than {selecting.max_seconds:g} s to speak"] = too_long
     contamination = None
     if selecting.against:
         contamination = decontaminate(
@@ -143,78 +151,23 @@ def open_pool(selecting: Selecting) -> Opened:
     return Opened(selecting, clusters, pool, probes, contamination, pace, pace_from)
 
 
-def select_one(opened: Opened, setting: Setting, budget: Budget, out: Path) -> tuple[Selection, dict[str, Any]]:
+def select_one(
+    opened: Opened, setting: Setting, budget: Budget, out: Path, hint: str = ""
+) -> tuple[Selection, dict[str, Any]]:
     """Draw by one setting and write the folder `out`. Returns the selection and what selection.json holds.
 
+    `hint` says how to ask for less, where it is not `--budget`.
+
     Raises:
-        RecipeError: gamma above 0 without a probe, or a knob out of its range.
-        DataError: the scores can't rank clusters, or there are too few texts.
+        SaladError: see `Setting.target`.
+        DataError: there are too few texts.
     """
-    if setting.gamma > 0 and setting.score != "uniform" and not opened.probes:
-        raise RecipeError(
-            f"--gamma {setting.gamma:g} weighs clusters by what 'salad probe' found: give --probe DIR, or --gamma 0."
-        )
     web = opened.clusters.shares
     target = setting.target(web, opened.probes)
-    selection = select_texts(opened.pool, target, budget, setting.seed)
+    selection = select_texts(opened.pool, target, budget, setting.seed, hint=hint)
     summary = _summary(opened, setting, budget, selection)
     names = opened.clusters.names
     return selection, write_selection(out, selection, opened.pool.texts, names, web, opened.selecting.formats, summary)
-
-
-def parse_sweep(written: Sequence[str], base: Setting) -> dict[str, Setting]:
-    """Folder name -> setting, of every combination in ("gamma=0,5", "score=misalignment,jsd").
-
-    Raises:
-        RecipeError: a key is not a setting's, stands twice, or a value is not a number where one is needed.
-    """
-    axes: dict[str, list[tuple[str, Any]]] = {}
-    for axis in written:
-        key, equals, values = axis.partition("=")
-        key = key.strip().replace("-", "_")
-        if not equals or key not in Setting.__dataclass_fields__ or key in axes:
-            known = ", ".join(name.replace("_", "-") for name in Setting.__dataclass_fields__)
-            raise RecipeError(f"--sweep {axis}: write KEY=VALUE,VALUE, each KEY once, of {known}.")
-        axes[key] = [(text.strip(), _value(axis, key, text.strip())) for text in values.split(",")]
-    settings: dict[str, Setting] = {}
-    for chosen in product(*axes.values()):
-        name = "_".join(f"{key}-{text}" for key, (text, _) in zip(axes, chosen, strict=True))
-        settings[name] = replace(base, **{key: value for key, (_, value) in zip(axes, chosen, strict=True)})
-    return settings
-
-
-def select_sweep(opened: Opened, settings: Mapping[str, Setting], budget: Budget, out: Path) -> dict[str, Any]:
-    """Draw by each setting into a folder of its name; returns what OUT/sweep.json holds.
-
-    All draw from the same streams, so what two have in common is what their targets have in common.
-
-    Raises:
-        SaladError: see `select_one`; nothing is written if a target can't be made.
-    """
-    for setting in settings.values():
-        setting.target(opened.clusters.shares, opened.probes)
-    chosen: dict[str, set[int]] = {}
-    rows: list[dict[str, Any]] = []
-    for name, setting in settings.items():
-        selection, summary = select_one(opened, setting, budget, out / name)
-        chosen[name] = set(selection.rows.tolist())
-        shown = ("num_texts", "estimated_h", "num_characters", "effective_clusters", "largest_boost")
-        rows.append({"name": name, **asdict(setting), **{key: summary[key] for key in shown}})
-    jaccard = [[len(a & b) / len(a | b) for b in chosen.values()] for a in chosen.values()]
-    sweep = {"budget": summary["budget"]["asked"], "settings": rows, "jaccard": jaccard}
-    write_json(out / "sweep.json", sweep)
-    return sweep
-
-
-def _value(axis: str, key: str, text: str) -> Any:
-    if key == "score":
-        return text
-    if key == "max_boost" and text == "none":
-        return None
-    try:
-        return int(text) if key == "seed" else float(text)
-    except ValueError as error:
-        raise RecipeError(f"--sweep {axis}: {text!r} is no number.") from error
 
 
 def _probe_ids(probe: Path) -> list[str]:
@@ -256,7 +209,7 @@ def _summary(opened: Opened, setting: Setting, budget: Budget, selection: Select
             "cluster": number,
             "name": name,
             "score": None if scores is None or np.isnan(scores[number]) else float(scores[number]),
-            "web": float(web[number]),
+            "share": float(web[number]),
             "target": float(target[number]),
             "boost": float(boosts[number]),
             "num_texts": selection.per_cluster[number],
@@ -270,9 +223,11 @@ def _summary(opened: Opened, setting: Setting, budget: Budget, selection: Select
     return {
         "format": FORMAT,
         "version": VERSION,
-        "texts": {"file": str(selecting.texts), "sha256": clusters.info["corpus_sha256"], "num_texts": len(clusters)},
-        "clusters": {"folder": str(selecting.clusters), "sha256": content_hash(selecting.clusters / "labels.parquet")},
-        "probe": None if probe is None else {"folder": str(probe), "sha256": content_hash(probe / PROBE_NAME)},
+        "made_of": {
+            "texts": {"file": str(selecting.texts), "sha256": clusters.info["corpus_sha256"], "num": len(clusters)},
+            "clusters": {"folder": str(selecting.clusters), "sha256": labels_sha256(selecting.clusters)},
+            "probe": None if probe is None else {"folder": str(probe), "sha256": content_hash(probe / PROBE_NAME)},
+        },
         **asdict(setting),
         "budget": {
             "asked": budget.asked,
@@ -294,5 +249,5 @@ def _summary(opened: Opened, setting: Setting, budget: Budget, selection: Select
         "refused": selection.refused,
         "passed_over": selection.passed_over,
         "decontamination": None if opened.contamination is None else opened.contamination.as_json(),
-        "per_cluster": rows,
+        "clusters": rows,
     }

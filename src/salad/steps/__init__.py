@@ -122,6 +122,7 @@ _WORK: tuple[Step, ...] = (
         ("selected",),
         1,
         run_select,
+        inputs=inputs.evaluation,
     ),
     Step(
         "synthesize",

@@ -19,7 +19,7 @@ from salad.probing import NOTHING_REFUSED
 from salad.ray_workers import fan_out
 from salad.recipe import Recipe
 from salad.run import Progress, Run, report_of
-from salad.select.selecting import SELECTED_NAME
+from salad.select.export import SELECTED_NAME
 from salad.speech.align import align_folder
 from salad.speech.prepared import kind_of, reasons, stream_cuts
 from salad.speech.recognize import Recognizer

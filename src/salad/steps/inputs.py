@@ -32,6 +32,11 @@ def aligner(recipe: Recipe) -> Inputs:
     return {f"aligner ({model})": fingerprint_of(model)} if model else {}
 
 
+def evaluation(recipe: Recipe) -> Inputs:
+    """The benchmark items that no selected text may share words with."""
+    return {f"data.evaluation ({name})": fingerprint_of(name) for name in recipe.data.evaluation}
+
+
 def embedder(recipe: Recipe) -> Inputs:
     """The model of sentences."""
     return {f"embedder ({recipe.embedder})": fingerprint_of(recipe.embedder)}

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from salad.interleave.utterances import Utterance
 from salad.natural_speech import held_out_speech, training_speech
+from salad.ray_workers import fan_out
 from salad.run import Progress, Run, report_of
 from salad.select.budget import pace_of
-from salad.select.clusters import Clusters
-from salad.select.probe_files import read_probes
+from salad.select.selecting import Selecting, open_pool
 from salad.speech.prepared import reasons
 from salad.stage_one import stage_one
 from salad.stage_two import budget_of, probe, select, stage_two
 from salad.steps.data import ARMS, probes_file, selected_folder, speech_in, texts_file
 from salad.texts.corpus import TextCorpus
-from salad.texts.text import read_texts
 
 
 def run_stage_one(run: Run, progress: Progress) -> dict[str, Any]:
@@ -55,16 +53,29 @@ def probe_step(*models: str) -> Any:
 
 def run_select(run: Run, progress: Progress) -> dict[str, Any]:
     """Texts for both arms: drawn by M^gamma, and uniformly, to the same budget of speech."""
-    recipe, pool = run.recipe, texts_file(run, "pool")
-    clusters = Clusters.read(run.path("clusters"), pool)
-    probes = {text.id for text in read_texts(probes_file(run))}
-    probe_rows = np.array([row for row, name in enumerate(clusters.ids) if name in probes], np.int64)
-    budget = budget_of(recipe, float(report_of(run, "stage_one")["human_s"]), pace_of(run.path("spoken", "heldout")))
-    found = read_probes(run.path("probe", "stage_one"))
+    recipe = run.recipe
+    pace = pace_of(run.path("spoken", "heldout"))
+    opened = open_pool(
+        Selecting(
+            texts_file(run, "pool"),
+            run.path("clusters"),
+            run.path("selected"),
+            run.path("probe", "stage_one"),
+            exclude=(probes_file(run),),
+            against=tuple(Path(name) for name in recipe.data.evaluation),
+            contamination_words=recipe.stage_two.contamination_words,
+            min_words=recipe.sequence.min_words,
+            seconds_per_character=pace,
+            processes=recipe.workers if recipe.engine.fan_out == "ray" else recipe.threads,
+            fan_out=fan_out(recipe.engine.fan_out, run.path("selected")),
+            progress=lambda done, total: progress(done, total, "comparing with evaluation items"),
+        )
+    )
+    budget = budget_of(recipe, float(report_of(run, "stage_one")["human_s"]), pace)
     report: dict[str, Any] = {"budget": {"amount": budget.amount, "unit": budget.unit}}
     for number, (arm, gamma) in enumerate(zip(ARMS, (recipe.stage_two.gamma, 0.0), strict=True)):
         progress(number, len(ARMS), f"drawing texts for {arm}")
-        report[arm] = select(pool, clusters, found, probe_rows, recipe, gamma, budget, selected_folder(run, arm))
+        report[arm] = select(opened, recipe, gamma, budget, selected_folder(run, arm))
     progress(len(ARMS), len(ARMS))
     return report
 
