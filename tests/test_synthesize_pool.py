@@ -143,6 +143,7 @@ def test_a_crash_is_tried_again_and_only_then_remembered(said: Path, tmp_path: P
 
 
 @pytest.mark.kill
+@pytest.mark.timeout(600)
 def test_after_sigkill_every_utterance_is_there_once_with_the_same_bytes(said: Path, tmp_path: Path) -> None:
     texts = [Said(f"t{i}", f"slow text {'x' * i} goes on") for i in range(24)]
     synthesize(texts, POOL, tmp_path / "straight", 2, seed=1, augment=SOUND)
@@ -164,7 +165,7 @@ def test_after_sigkill_every_utterance_is_there_once_with_the_same_bytes(said: P
     for _ in range(2):
         process = subprocess.Popen([sys.executable, str(script)])
         before = said.read_text().count("\n") if said.exists() else 0
-        wait_until(lambda so_far=before: said.exists() and said.read_text().count("\n") >= so_far + 6, 60)
+        wait_until(lambda so_far=before: said.exists() and said.read_text().count("\n") >= so_far + 6, 200)
         process.send_signal(signal.SIGKILL)
         process.wait(30)
     assert not (tmp_path / "killed/cuts.jsonl.gz").exists()
