@@ -6,6 +6,7 @@ of a broad text corpus. Only that is synthesized, and distillation goes on from 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from salad.recipe import Recipe
 from salad.run import Progress
 from salad.select.budget import Budget, seconds_budget
 from salad.select.clusters import Clusters
-from salad.select.embed_corpus import EmbedSettings
+from salad.select.embed_corpus import EmbedSettings, embed_corpus
 from salad.select.partition import PartitionSettings, partition
 from salad.select.probe import draw_probes
 from salad.select.selecting import Opened, Setting, select_one
@@ -41,33 +42,41 @@ from salad.texts.text import Text
 from salad.training import distill
 
 
+def embed(pool: Path, recipe: Recipe, out: Path, progress: Progress) -> None:
+    """1. Each broad text as a vector of what it is about."""
+    told = functools.partial(progress, note="embedding")
+    settings, processes = _embedding(recipe), recipe.workers if recipe.engine.fan_out == "ray" else 1
+    embed_corpus(TextCorpus(pool), out / "embeddings", settings, processes, told, fan_out(recipe.engine.fan_out, out))
+
+
 def cluster(pool: Path, recipe: Recipe, out: Path, progress: Progress) -> Clusters:
-    """1. Partition the broad texts by meaning, into clusters of equal size."""
-    two, on_ray = recipe.stage_two, recipe.engine.fan_out == "ray"
-    settings = PartitionSettings(
-        num_clusters=two.num_clusters,
-        seed=recipe.seed,
-        tolerance=two.balance_tolerance,
-        embedding=EmbedSettings(recipe.embedder, recipe.engine.device, 1 if on_ray else recipe.threads),
-    )
+    """2. Partition the broad texts by meaning, into clusters of equal size; embeddings in `out` are used."""
+    two = recipe.stage_two
+    embedding = _embedding(recipe)
+    settings = PartitionSettings(two.num_clusters, recipe.seed, tolerance=two.balance_tolerance, embedding=embedding)
 
     @contextmanager
     def bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: progress(done, total or done + 1, what)
 
-    partition(pool, out, settings, recipe.workers if on_ray else 1, bar, fan_out(recipe.engine.fan_out, out))
+    partition(pool, out, settings, bar=bar)
     return Clusters.read(out, pool)
 
 
+def _embedding(recipe: Recipe) -> EmbedSettings:
+    threads = 1 if recipe.engine.fan_out == "ray" else recipe.threads
+    return EmbedSettings(recipe.embedder, recipe.engine.device, threads)
+
+
 def draw(pool: Path, clusters: Clusters, recipe: Recipe) -> dict[Text, int]:
-    """2. The texts that probe each cluster, with its number. They are spoken, and no more selected from."""
+    """3. The texts that probe each cluster, with its number. They are spoken, and no more selected from."""
     texts = TextCorpus(pool)
     rows = draw_probes(clusters.labels_N, recipe.stage_two.probe_texts, recipe.seed, clusters.num_clusters)
     return {texts[int(row)]: number for number, own in enumerate(rows) for row in own}
 
 
 def probe(model: Path, clusters: Path, speech: Path, recipe: Recipe, out: Path, progress: Progress) -> ProbeReport:
-    """3. M(c): what the student hears of each cluster's probe against what the text LLM reads."""
+    """4. M(c): what the student hears of each cluster's probe against what the text LLM reads."""
     on_ray = recipe.engine.fan_out == "ray"
     probing = Probing(
         model,
@@ -85,7 +94,7 @@ def probe(model: Path, clusters: Path, speech: Path, recipe: Recipe, out: Path, 
 
 
 def select(opened: Opened, recipe: Recipe, gamma: float, budget: Budget, out: Path) -> dict[str, Any]:
-    """4. P_target ~ P_web M^gamma, and texts drawn from it until the budget is reached; what selection.json holds.
+    """5. P_target ~ P_web M^gamma, and texts drawn from it until the budget is reached; what selection.json holds.
 
     Neither the probes are drawn nor what shares words with an evaluation set. Both arms draw from the same order within
     each cluster.
@@ -118,7 +127,7 @@ def stage_two(
     progress: Progress,
     ranks: Ranks = ALONE,
 ) -> list[Rejected]:
-    """5. Continue from the pre-decay checkpoint on natural speech, selected speech and text in equal parts.
+    """6. Continue from the pre-decay checkpoint on natural speech, selected speech and text in equal parts.
 
     The adapter first meets the new words in a warm start on natural and selected speech. Returns the selected
     utterances that no sequence could be made of, and those that the warm start could make nothing of. On all ranks.

@@ -14,8 +14,9 @@ results.json, report.html
 from __future__ import annotations
 
 from salad.run import Step
+from salad.select.clusters import FILES as CLUSTERS_FILES
 from salad.steps import inputs
-from salad.steps.data import align, cluster_pool, encode_human, prepare, run_synthesize, speak
+from salad.steps.data import align, cluster_pool, embed_pool, encode_human, prepare, run_synthesize, speak
 from salad.steps.measuring import measure_step, results_step
 from salad.steps.stages import probe_step, run_select, run_stage_one, stage_two_step
 
@@ -66,14 +67,23 @@ _WORK: tuple[Step, ...] = (
         inputs=inputs.ears,
     ),
     Step(
-        "cluster",
-        "what the broad texts are about: embeddings and balanced k-means",
-        ("embedder", "stage_two.num_clusters", "stage_two.balance_tolerance", "stage_two.probe_texts"),
+        "embed",
+        "what each broad text is about, as a vector",
+        ("embedder",),
         ("prepare",),
-        ("clusters",),
-        25,
-        cluster_pool,
+        ("clusters/embeddings",),
+        20,
+        embed_pool,
         inputs=inputs.embedder,
+    ),
+    Step(
+        "cluster",
+        "topics of the broad texts: balanced k-means; and the texts that probe each",
+        ("stage_two.num_clusters", "stage_two.balance_tolerance", "stage_two.probe_texts"),
+        ("embed",),
+        tuple(f"clusters/{name}" for name in (*CLUSTERS_FILES, "info.json", "probes.jsonl")),
+        6,
+        cluster_pool,
     ),
     Step(
         "speak",

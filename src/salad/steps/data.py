@@ -24,7 +24,7 @@ from salad.speech.align import align_folder
 from salad.speech.prepared import kind_of, reasons, stream_cuts
 from salad.speech.recognize import Recognizer
 from salad.spoken import note, speak_folder
-from salad.stage_two import cluster, draw
+from salad.stage_two import cluster, draw, embed
 from salad.texts import wordnet
 from salad.texts.corpus import TextCorpus
 from salad.texts.split import split
@@ -65,6 +65,12 @@ def align(run: Run, progress: Progress) -> dict[str, Any]:
             report[entry] = own
     hold_out(run)
     return report
+
+
+def embed_pool(run: Run, progress: Progress) -> dict[str, Any]:
+    """What each text of the pool is about."""
+    embed(texts_file(run, "pool"), run.recipe, run.path("clusters"), progress)
+    return {}
 
 
 def cluster_pool(run: Run, progress: Progress) -> dict[str, Any]:
