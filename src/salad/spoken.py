@@ -8,7 +8,6 @@ OUT/features/        what the frozen encoder hears of the rest
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from salad.recipe import AugmentSettings, QualitySettings, VoiceSettings
 from salad.run import Progress
 from salad.speech.align import align_folder
 from salad.speech.corpora.hub import NOT_STATED
-from salad.speech.prepared import read_info, reasons, stream_cuts
+from salad.speech.prepared import Rejected, read_info, reasons, stream_cuts
 from salad.synthesize.pool import synthesize
 from salad.synthesize.quality import QualityReport, check_speech
 from salad.texts.text import Text
@@ -79,8 +78,8 @@ def speak_folder(
         return lambda done, total: progress(done, total, f"{what} {name}")
 
     synthesize(texts, voices, out, threads, tell("speaking"), audio_dir, seed=seed, augment=augment, fan_out=fan_out)
-    unspoken = Counter(row["reason"] for row in read_jsonl(out / "rejected.jsonl"))
-    rejected = [{"where": f"synthesis of {name}", "reason": why, "count": n} for why, n in sorted(unspoken.items())]
+    unspoken = [Rejected(row["id"], row["reason"], row["place"]) for row in read_jsonl(out / "rejected.jsonl")]
+    rejected = reasons(f"synthesis of {name}", unspoken)
     checked = check_speech(
         out,
         asr,
@@ -95,7 +94,7 @@ def speak_folder(
     rejected += reasons(f"quality of {name}", checked.rejections())
     _, untimed = align_folder(out, aligner, threads, progress=tell("aligning"))
     rejected += reasons(f"alignment of {name}", untimed)
-    _note_licence(out, texts, voices)
+    note_licence(out, texts, voices)
     made = encode_cuts(out, encoder, tell("encoding"))
     rejected += reasons(f"encoding of {name}", made.rejected)
     durations = [cut.duration for cut in stream_cuts(out)]
@@ -112,7 +111,8 @@ def note(folder: Path, known: dict[str, Any]) -> None:
     write_json(folder / "info.json", {**read_info(folder), **known})
 
 
-def _note_licence(out: Path, texts: Sequence[Text], voices: str | Sequence[VoiceSettings]) -> None:
+def note_licence(out: Path, texts: Sequence[Text], voices: str | Sequence[VoiceSettings]) -> None:
+    """Have info.json say under which licences the texts and the voices stand."""
     names = [voices] if isinstance(voices, str) else [voice.name for voice in voices]
     of_texts = ", ".join(dict.fromkeys(text.licence for text in texts))
     of_voices = ", ".join(dict.fromkeys(licence_of_model(name) or NOT_STATED for name in names))

@@ -91,6 +91,7 @@ def synthesize(
     salad synthesize texts.jsonl --voice piper-joe:3 --voice espeak-ng:en-gb:1 --speed 0.9:1.1 --out spoken
     """
     from salad.display import bar
+    from salad.spoken import note_licence
     from salad.synthesize.pool import synthesize as speak
     from salad.synthesize.split import split_texts
 
@@ -110,7 +111,7 @@ def synthesize(
             fan_out=fan_out,
             note=progress.note,
         )
-    _note_licence(out, said, settings)
+    note_licence(out, said, settings.voices)
     quality = _checked(out, settings, processes, fan_out) if check else None
     if as_json:
         return print_json({**report.as_dict(), "quality": quality.as_json() if quality else None, "out": str(out)})
@@ -210,18 +211,6 @@ def _fan_out(on: Literal["processes", "ray"], out: Path) -> FanOut:
     from salad.ray_workers import fan_out
 
     return fan_out(on, out)
-
-
-def _note_licence(out: Path, texts: list[Text], settings: Recipe) -> None:
-    """Have info.json say under which licences the texts and the voices stand."""
-    from salad.card.licence import licence_of_model
-    from salad.files import write_json
-    from salad.speech.corpora.hub import NOT_STATED
-    from salad.speech.prepared import read_info
-
-    of_texts = ", ".join(dict.fromkeys(text.licence for text in texts))
-    of_voices = ", ".join(dict.fromkeys(licence_of_model(voice.name) or NOT_STATED for voice in settings.voices))
-    write_json(out / "info.json", {**read_info(out), "licence": f"texts: {of_texts}; voice: {of_voices}"})
 
 
 def _checked(out: Path, settings: Recipe, processes: int, fan_out: FanOut) -> QualityReport:
