@@ -212,13 +212,13 @@ def _digest(words: Iterable[str]) -> bytes:
 
 
 def _too_little(num_texts: int, spent: float, budget: Budget, hint: str, reasons: Mapping[str, int]) -> str:
-    refused = ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items() if count)
-    without = f", without {refused}," if refused else ""
+    refused = ", ".join(f"{count:,} × {reason}" for reason, count in reasons.items() if count)
+    left_out = f" (left out: {refused})" if refused else ""
     if not num_texts:
-        return f"there is no text left that may be drawn{without or ':'} cluster a larger corpus, or refuse less."
+        return f"there is no text left that may be drawn{left_out}; cluster a larger corpus, or refuse less."
     there = f"{spent / 3600:.3g} h of speech" if budget.unit == "seconds" else f"{spent:,.0f} tokens"
     remedy = hint or f"ask for --budget {budget.written(spent)!r} or less, or cluster a larger corpus"
     return (
         f"the budget of {budget.asked} is larger than the corpus: the {num_texts:,} texts of clusters with weight that "
-        f"may be drawn{without} are about {there}; {remedy}."
+        f"may be drawn{left_out} are about {there}; {remedy}."
     )
