@@ -26,16 +26,16 @@ def test_cluster_and_select_in_processes_of_their_own(tmp_path: Path) -> None:
     texts.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     done = salad("cluster", str(texts), "--k", "2", "--out", str(tmp_path / "clusters"), "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["sizes"] == [2, 2]
+    where = ["--clusters", str(tmp_path / "clusters"), "--gamma", "0", "--out", str(tmp_path / "o"), "--json"]
+    done = salad("select", str(texts), *where, "--budget", "1s")
+    assert done.returncode == 0, done.stderr
+    chosen = (tmp_path / "o" / "selected.jsonl").read_text().splitlines()
+    assert len(chosen) == json.loads(done.stdout)["num_texts"] == 2  # 10 to 14 characters, 0.065 s each
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps({**ROWS[0], "id": "unknown"}) + "\n")
-    probe = {"misalignment_nats": 1.0, "standard_error_nats": 0.1, "teacher_entropy_nats": 1.0, "mean_cer": 0.0}
-    probes = [{"cluster": c, **probe, "num_probes": 1, "excluded": None} for c in range(2)]
-    tmp_path.joinpath("probe.json").write_text(json.dumps(probes))
-    where = ["--clusters", str(tmp_path / "clusters"), "--probe", str(tmp_path), "--out", str(tmp_path / "o")]
     wrong = salad("select", str(other), *where, "--budget", "1s")
     assert wrong.returncode == 2, wrong.stderr
-    assert "are in no cluster" in wrong.stderr
+    assert "of another corpus" in wrong.stderr
     assert "Traceback" not in wrong.stderr
 
 
