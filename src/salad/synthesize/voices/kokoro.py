@@ -23,7 +23,12 @@ RATE_HZ = 24_000
 FRAME_SAMPLES = 600
 """Samples of a frame of the model's durations: 40 frames a second."""
 
+LEAD_SAMPLES = FRAME_SAMPLES
+"""How much earlier a sign sounds than its frames lie. Against PocketSphinx, two voices, 77 words each, starts are 27 and
+37 ms late at the median without it, 2 and 12 ms with it; Piper's, whose times are exact, are 7 ms late."""
+
 STYLE_DIM = 256
+_SILENCE = 0.02  # of the loudest sample
 _VERSION = "kokoro, signs 1"  # another number for every change that is heard
 
 
@@ -115,14 +120,19 @@ class KokoroVoice:
             sample += len(uttered.audio)
         sound = np.concatenate(audio) if audio else np.zeros(0, dtype=np.float32)
         sound /= max(1.0, float(np.abs(sound).max(initial=0.0)))  # the model may reach past full scale
-        return Spoken(sound, self._word_times(text, timed) if timed else None)
+        return Spoken(sound, self._word_times(text, timed, sound) if timed else None)
 
-    def _word_times(self, text: str, timed: list[TimedPhoneme]) -> WordTimes | None:
+    def _word_times(self, text: str, timed: list[TimedPhoneme], sound: NDArray[np.float32]) -> WordTimes | None:
         alone = [self._text.signs(literal(word)) for word in text.split()]
         spans = word_spans([phoneme.symbol for phoneme in timed], alone)
         if spans is None:
             return None
-        return [(timed[i].start / RATE_HZ, timed[j - 1].end / RATE_HZ) for i, j in spans]
+        starts = [max(0, timed[begin].start - LEAD_SAMPLES) for begin, _ in spans]
+        ends = [max(1, timed[end - 1].end - LEAD_SAMPLES) for _, end in spans]
+        for word, following in enumerate([*starts[1:], len(sound)]):
+            if following > ends[word]:  # the last sign before a pause has some of the pause among its frames
+                ends[word] = _end_of_sound(sound, starts[word], ends[word])
+        return [(start / RATE_HZ, end / RATE_HZ) for start, end in zip(starts, ends, strict=True)]
 
     @cached_property
     def _model(self) -> Model:
@@ -162,3 +172,10 @@ def _timed(piece: str, uttered: Uttered, begin: int) -> list[TimedPhoneme] | Non
     ends = begin + np.cumsum(uttered.frames) * FRAME_SAMPLES
     starts = ends - uttered.frames * FRAME_SAMPLES
     return [TimedPhoneme(*item) for item in zip([" ", *piece, " "], starts.tolist(), ends.tolist(), strict=True)]
+
+
+def _end_of_sound(sound: NDArray[np.float32], start: int, end: int) -> int:
+    """`end` of a word, or one past its last sample that is not silent."""
+    floor = _SILENCE * float(np.abs(sound).max(initial=0.0))
+    loud = np.flatnonzero(np.abs(sound[start:end]) > floor)
+    return start + int(loud[-1]) + 1 if len(loud) else end

@@ -87,7 +87,7 @@ class PiperVoice:
         config = SynthesisConfig(length_scale=length_scale, noise_scale=0.0, noise_w_scale=0.0, normalize_audio=False)
         pieces: list[NDArray[np.float32]] = []
         phonemes: list[TimedPhoneme] | None = []
-        pause = np.zeros(round(PAUSE_S * self.rate_hz), dtype=np.float32)
+        pause = np.zeros(round(PAUSE_S / speed * self.rate_hz), dtype=np.float32)
         for chunk in self._piper.synthesize(literal(text), config, include_alignments=True):
             begin = sum(map(len, pieces)) + (len(pause) if pieces else 0)
             timed = timed_phonemes(chunk, begin)
