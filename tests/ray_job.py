@@ -127,7 +127,7 @@ def toys(folder: Path) -> dict[str, Any]:
     left_early.close()
     wait_until(lambda: not worker_processes())
 
-    return {
+    found = {
         "answered": answered,
         "ahead": ahead,
         "not_shared": not_shared,
@@ -139,6 +139,8 @@ def toys(folder: Path) -> dict[str, Any]:
         "begun": len(list(folder.glob("*-*[0-9]"))),
         "left_behind": [path.name for path in folder.glob(".tmp*")],
     }
+    ray.shutdown()  # before the cluster ends with this process: Ray ends a driver whose node is gone
+    return found
 
 
 @dataclass(frozen=True)
