@@ -1,9 +1,14 @@
-"""Balanced k-means: clusters whose sizes differ by at most one, so that P_web is uniform by construction.
+"""Balanced k-means: clusters of the same size, so that P_web is uniform by construction, or nearly so.
 
-Lloyd's iteration with an exact balanced assignment (a transportation problem). The assignment starts from the nearest
-centre for every point, which is optimal without sizes, and then moves points along shortest paths between clusters,
-from an overfull one to one with room, until the sizes fit: successive shortest paths on the K-node cluster graph, so
-every assignment on the way is the cheapest of its sizes (Ahuja, Magnanti & Orlin, Network Flows, 1993, chapter 9).
+Lloyd's iteration with a balanced assignment. Every cluster has a price, each point takes the cluster with the least
+squared distance plus price, and the prices are those at which the sizes fit (`balanced_prices`: the problem, its dual
+and the certificate). Prices hardly change from one step to the next, so a step costs one product of the points with the
+centres, as in plain k-means, and a little work on the few points that lie between clusters (`balanced_survey`). In the
+last step what is left over is exchanged along shortest paths (`balanced_repair`), after which no cheaper assignment
+of allowed sizes exists but for rounding, and the dual proves how near it is.
+
+Points are read block by block and may lie on disk; of N points a label and a few numbers are held, never N x K.
+The same seed gives the same clusters for the same number of BLAS threads.
 
 Axes: N points, K clusters, d dimensions.
 """
@@ -11,105 +16,280 @@ Axes: N points, K clusters, d dimensions.
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.cluster import KMeans
+from scipy.sparse import csr_array
+from sklearn.cluster import kmeans_plusplus
 
-from salad.errors import RecipeError
-from salad.randomness import torch_seed
+from salad.errors import DataError, RecipeError
+from salad.randomness import generator, torch_seed
+from salad.select.balanced_blocks import Blocks, Rows, Tick
+from salad.select.balanced_prices import Sizes, choose, fit_prices
+from salad.select.balanced_repair import repair
+from salad.select.balanced_survey import first_reaches, next_reaches, survey
+
+SEEDS_PER_CLUSTER = 32  # points that k-means++ draws its centres from,
+FEWEST = 2048  # at least
+PRICED_PER_CLUSTER = 32  # points on which the first prices are learnt
+SAMPLE_PER_CLUSTER = 512  # points on which a large corpus's centres and prices are learnt
+CANDIDATE_FRAC = 0.05  # of a cluster's points are candidates for each of its neighbours,
+CANDIDATES_PER_MOVE = 2.0  # as many, again, as left the cluster in the step before
+FEWEST_CANDIDATES = 8  # at least
+NEIGHBOURS = 16  # of a cluster: twice as many after each pass that found no way to the sizes
+ASTRAY_FRAC = 0.3  # of the points too many or too few: prices are learnt on a sample again
+NEARLY = 2.0  # points a cluster that are too many or too few: from there on single points are exchanged
+SETTLED = 1e-5  # a step that improves less than this share of the inertia is the last
+CERTIFIED = 1e-6  # a gap, as a share of the inertia, that is not worth another pass
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """Cluster of every point [N], centres [K, d], and the sum of squared distances to them."""
+    """A balanced partition, the cheapest there is for its centres but for `gap`.
+
+    Attributes:
+        labels: cluster of every point, int32 [N].
+        centres: float32 [K, d]. After convergence the means of their clusters.
+        inertia: sum of squared distances of the points to their centres.
+        gap: (inertia - bound) / inertia, where the bound is the dual's: labels of allowed sizes that are cheaper for
+            these centres are cheaper by at most this share.
+        steps: balanced assignments of all points that were made.
+        prices: the dual, float64 [K]: sum_i min_k (|x_i - m_k|^2 + p_k) - sum_k max(low p_k, high p_k) is the bound.
+    """
 
     labels: np.ndarray
     centres: np.ndarray
     inertia: float
+    gap: float
+    steps: int
+    prices: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Points in each cluster, int [K]."""
+        return np.bincount(self.labels, minlength=len(self.centres))
 
 
-def balanced_kmeans(points_Nd: np.ndarray, num_clusters: int, seed: int, max_steps: int = 10) -> Clustering:
-    """Partition points into clusters whose sizes differ by at most one; starts from plain k-means centres.
+def balanced_kmeans(
+    points_Nd: Rows,
+    num_clusters: int,
+    seed: int,
+    max_steps: int = 30,
+    tolerance: float = 0.0,
+    progress: Progress | None = None,
+    centres: np.ndarray | None = None,
+) -> Clustering:
+    """Partition points into clusters of the same size.
+
+    Args:
+        points_Nd: an array, a memory map, or anything with `.shape` that answers slices and ascending row numbers with
+            arrays; real numbers of any type. Computed in float32, summed in float64.
+        num_clusters: K.
+        seed: of the first centres.
+        max_steps: balanced assignments at most; fewer where the inertia no longer improves.
+        tolerance: sizes lie within N/K (1 - tolerance) and N/K (1 + tolerance); 0: they differ by at most one.
+        progress: told (points read, points to read at most).
+        centres: [K, d] to begin with; otherwise k-means++ on a sample, and for many points balanced k-means on a larger
+            sample.
 
     Raises:
-        RecipeError: more clusters than points, or points that are not finite.
+        RecipeError: K < 1 or > N, no step, a tolerance below 0, of 1 or more, or with no whole number in its range.
+        DataError: points that are not finite real vectors, or are all the same.
     """
-    if not 1 <= num_clusters <= len(points_Nd):
-        raise RecipeError(f"{num_clusters} clusters of {len(points_Nd)} points: give at most as many as points.")
-    if not np.isfinite(points_Nd).all():
-        raise RecipeError("the embeddings hold values that are not finite; embed the corpus again.")
-    points = points_Nd.astype(np.float64)
-    start = KMeans(num_clusters, n_init=1, random_state=torch_seed(seed, "kmeans") % 2**32).fit(points)
-    centres, labels = start.cluster_centers_, np.full(len(points), -1)
-    for _ in range(max_steps):
-        cost_NK = ((points**2).sum(1)[:, None] - 2 * points @ centres.T + (centres**2).sum(1)[None]).clip(0)
-        updated = balanced_assignment(cost_NK)
-        if (updated == labels).all():
-            break
-        labels = updated
-        centres = np.stack([points[labels == k].mean(0) for k in range(num_clusters)])
-    inertia = float(((points - centres[labels]) ** 2).sum())
-    return Clustering(labels, centres, inertia)
+    num_points = points_Nd.shape[0]
+    sizes = allowed_sizes(num_points, num_clusters, tolerance)
+    if max_steps < 1:
+        raise RecipeError(f"{max_steps} steps of balanced k-means: give at least 1.")
+    tick = _ticker(progress, num_points * (max_steps + 2))
+    points = Blocks.of(points_Nd, tick)
+    if points.total_spread == 0.0 and num_clusters > 1:
+        raise DataError(
+            f"all {num_points} points are the same: there are no clusters; check the texts and the embedder."
+        )
+    if centres is not None:
+        if np.shape(centres) != (num_clusters, points_Nd.shape[1]):
+            raise RecipeError(
+                f"centres of shape {np.shape(centres)}: give {num_clusters} of {points_Nd.shape[1]} numbers."
+            )
+        start, prices = np.asarray(centres, np.float64), np.zeros(num_clusters)
+    else:
+        start, prices = _learnt_on_a_sample(points, num_clusters, seed, max_steps, tolerance)
+    clustering = _lloyd(points, start, prices, sizes, seed, max_steps, tick)
+    if progress:
+        progress(num_points * (max_steps + 2), num_points * (max_steps + 2))
+    return clustering
 
 
-def balanced_assignment(cost_NK: np.ndarray) -> np.ndarray:
-    """The cheapest assignment of N points to K clusters whose sizes are floor or ceil of N / K. Labels, int [N].
+def allowed_sizes(num_points: int, num_clusters: int, tolerance: float) -> Sizes:
+    """The sizes that clusters may have.
 
-    A size outside those bounds costs more than any move, so the loop ends when no path between clusters is worth it:
-    no negative cycle is left, which is the optimality condition of the transportation problem.
+    Raises:
+        RecipeError: K < 1 or > N, a tolerance below 0, of 1 or more, or with no whole number in its range.
     """
-    num_points, num_clusters = cost_NK.shape
-    low = num_points // num_clusters
-    high = -(-num_points // num_clusters)
-    penalty = 4.0 * num_clusters * (float(np.ptp(cost_NK)) + 1.0)
-    labels: np.ndarray = cost_NK.argmin(1)
-    sizes = np.bincount(labels, minlength=num_clusters)
-    edges = np.full((num_clusters, num_clusters), np.inf)  # cheapest move of one point from cluster a to cluster b
-    movers = np.zeros((num_clusters, num_clusters), int)
-    for a in range(num_clusters):
-        _refresh(cost_NK, labels, a, edges, movers)
-    while True:
-        leaving = np.where(sizes > high, -penalty, np.where(sizes > low, 0.0, np.inf))
-        entering = np.where(sizes < low, -penalty, np.where(sizes < high, 0.0, np.inf))
-        path, saved = _cheapest_path(edges, leaving, entering)
-        if saved > -1e-9:
-            return labels
-        for a, b in itertools.pairwise(path):
-            labels[movers[a, b]] = b
-        sizes[path[0]] -= 1
-        sizes[path[-1]] += 1
-        for a in path:
-            _refresh(cost_NK, labels, a, edges, movers)
+    if not 1 <= num_clusters <= num_points:
+        raise RecipeError(
+            f"{num_clusters} clusters of {num_points} points: give at least 1 and at most as many as there are points."
+        )
+    if not 0 <= tolerance < 1:
+        raise RecipeError(f"a balance tolerance of {tolerance}: give a share from 0 (equal sizes) to below 1.")
+    mean = num_points / num_clusters
+    below, above = num_points // num_clusters, -(-num_points // num_clusters)
+    if tolerance == 0:
+        return Sizes(below, above)
+    least = max(mean - below, above - mean) / mean
+    if tolerance < least:
+        raise RecipeError(
+            f"a balance tolerance of {tolerance} leaves no room: {num_points} points in {num_clusters} clusters are "
+            f"{mean:.2f} each; give 0 (sizes {below} and {above}) or at least {math.ceil(least * 1e4) / 1e4}."
+        )
+    return Sizes(max(math.ceil(mean * (1 - tolerance)), 1), math.floor(mean * (1 + tolerance)))
 
 
-def _refresh(cost_NK: np.ndarray, labels: np.ndarray, a: int, edges: np.ndarray, movers: np.ndarray) -> None:
-    members = np.flatnonzero(labels == a)
-    if len(members) == 0:
-        edges[a] = np.inf
-        return
-    extra_cost = cost_NK[members] - cost_NK[members, a][:, None]
-    best = extra_cost.argmin(0)
-    edges[a] = extra_cost[best, np.arange(len(edges))]
-    movers[a] = members[best]
-    edges[a, a] = np.inf
+def _ticker(progress: Progress | None, total: int) -> Tick:
+    done = 0
+
+    def tick(points: int) -> None:
+        nonlocal done
+        done = min(done + points, total)
+        if progress:
+            progress(done, total)
+
+    return tick
 
 
-def _cheapest_path(edges: np.ndarray, leaving: np.ndarray, entering: np.ndarray) -> tuple[list[int], float]:
-    """The path between clusters with the least cost, ends included (Bellman-Ford; there is no negative cycle)."""
-    clusters = np.arange(len(edges))
-    distance = leaving.copy()
-    previous = np.full(len(edges), -1)
-    for _ in clusters:
-        through = distance[:, None] + edges
-        best = through.argmin(0)
-        shorter = through[best, clusters] < distance - 1e-12
-        if not shorter.any():
+def _silent(_: int) -> None:
+    pass
+
+
+def _learnt_on_a_sample(
+    points: Blocks, num_clusters: int, seed: int, max_steps: int, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centres [K, d] and prices [K]: k-means++ and, where there are many more points, steps on a larger sample."""
+    few = points.sample(max(SEEDS_PER_CLUSTER * num_clusters, FEWEST), generator(seed, "k-means++"))
+    random_state = torch_seed(seed, "k-means++") % 2**32
+    start = points.outside(kmeans_plusplus(few.block(slice(None)), num_clusters, random_state=random_state)[0])
+    sample_size = SAMPLE_PER_CLUSTER * num_clusters
+    if len(points) <= 2 * sample_size:
+        return start, np.zeros(num_clusters)
+    sample = Blocks.of(points.sample(sample_size, generator(seed, "balanced sample")).rows, _silent)
+    sizes = allowed_sizes(sample_size, num_clusters, tolerance)
+    learnt = _lloyd(sample, start, np.zeros(num_clusters), sizes, seed, max_steps, _silent)
+    return learnt.centres.astype(np.float64), learnt.prices
+
+
+@dataclass(frozen=True)
+class _Assigned:
+    """Labels [N] of allowed sizes, prices [K], how far above the cheapest they can be, and reaches for the next."""
+
+    labels: np.ndarray
+    prices: np.ndarray
+    slack: float
+    reach_KK: np.ndarray
+
+
+def _lloyd(
+    points: Blocks, centres: np.ndarray, prices: np.ndarray, sizes: Sizes, seed: int, max_steps: int, tick: Tick
+) -> Clustering:
+    """Assign and average in turn; centres and prices come and go in the points' own unit."""
+    centres, unit = points.inside(centres), points.scale**2
+    spread = points.total_spread * unit
+    prices, reach = _first_prices(points, centres, prices * unit, sizes, seed)
+    labels = np.full(len(points), -1, np.int32)
+    sums, counts = np.zeros_like(centres), np.zeros(len(centres), np.int64)
+    before, after = math.inf, spread
+    for step in range(1, max_steps + 1):
+        certain = CERTIFIED * after if step == max_steps else math.inf
+        assigned = _assign(points, centres, prices, sizes, reach, certain, seed, tick)
+        settled = (assigned.labels == labels).all()
+        _move_sums(points, labels, assigned.labels, sums, counts)
+        labels, prices, reach = assigned.labels, assigned.prices, assigned.reach_KK
+        means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres)
+        after = spread - float((counts * (means**2).sum(1)).sum())  # of these labels, to the means
+        certified = assigned.slack <= max(CERTIFIED * after, 1e-12 * spread)
+        if step == max_steps or (certified and (settled or before - after < SETTLED * after)):
             break
-        distance = np.where(shorter, through[best, clusters], distance)
-        previous = np.where(shorter, best, previous)
-    total = distance + entering
-    path = [int(total.argmin())]
-    while previous[path[-1]] >= 0:
-        path.append(int(previous[path[-1]]))
-    return path[::-1], float(total.min())
+        centres, before = means, after if sizes.misfit(counts) == 0 else math.inf
+    inertia = _inertia(points, labels, centres) / unit
+    gap = assigned.slack / unit / inertia if inertia > 0 else 0.0
+    return Clustering(labels, points.outside(centres).astype(np.float32), inertia, gap, step, prices / unit)
+
+
+def _first_prices(
+    points: Blocks, centres: np.ndarray, prices: np.ndarray, sizes: Sizes, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prices [K] at which a sample's sizes fit, and reaches [K, K]."""
+    num_clusters = len(centres)
+    sample = points.sample(max(PRICED_PER_CLUSTER * num_clusters, FEWEST), generator(seed, "first prices"))
+    share = len(sample) / len(points)
+    wanted = Sizes(sizes.low * share, sizes.high * share)
+    everywhere = np.full((num_clusters, num_clusters), 1e30)
+    seen = survey(sample, centres, prices, everywhere, _silent)
+    prices = fit_prices(seen, wanted, num_clusters)
+    share = max(CANDIDATE_FRAC + 0.2, FEWEST_CANDIDATES * num_clusters / len(points))
+    return prices, first_reaches(sample, centres, prices, share, NEIGHBOURS)
+
+
+def _assign(
+    points: Blocks,
+    centres: np.ndarray,
+    prices: np.ndarray,
+    sizes: Sizes,
+    reach: np.ndarray,
+    certain: float,
+    seed: int,
+    tick: Tick,
+) -> _Assigned:
+    """The cheapest labels of allowed sizes at these centres, at most `certain` above the dual's bound.
+
+    Among the candidates they are always the cheapest; that no other point had better been one is what `certain` asks
+    for, and another pass from the prices that were found.
+    """
+    neighbours, more = NEIGHBOURS, 1.0
+    for passes in itertools.count(1):
+        seen = survey(points, centres, prices, reach, tick)
+        counts = np.bincount(seen.labels_N, minlength=len(centres))
+        if passes == 1 and sizes.misfit(counts) > ASTRAY_FRAC * len(points):
+            prices, reach = _first_prices(points, centres, prices, sizes, seed)
+            continue
+        fitted = fit_prices(seen, sizes, NEARLY * len(centres))
+        fit, chosen, found, slack = repair(seen, choose(seen, fitted), fitted, sizes)
+        if not fit:
+            more, neighbours = 2 * more, 2 * neighbours
+            wanted = more * (np.maximum(counts - sizes.low, 0) + CANDIDATE_FRAC * counts + FEWEST_CANDIDATES)
+            reach = next_reaches(seen, wanted, neighbours)
+            continue
+        labels = seen.labels_N[seen.contested_C]
+        left = np.bincount(labels[seen.cluster_E[chosen] != labels], minlength=len(centres))
+        reach, prices = next_reaches(seen, CANDIDATES_PER_MOVE * left + FEWEST_CANDIDATES, NEIGHBOURS), found
+        if slack <= certain:
+            labels = seen.labels_N
+            labels[seen.contested_C] = seen.cluster_E[chosen]
+            return _Assigned(labels, prices, slack, reach)
+    raise AssertionError("the loop above has no end but its return")
+
+
+def _move_sums(points: Blocks, old_N: np.ndarray, new_N: np.ndarray, sums_Kd: np.ndarray, counts_K: np.ndarray) -> None:
+    """Bring the clusters' sums and counts up to date; only points whose label changed are read (-1: in none)."""
+    rows = np.flatnonzero(old_N != new_N)
+    for part, block in points.of_rows(rows):
+        new, old = new_N[rows[part]], old_N[rows[part]]
+        column = np.arange(len(block))
+        had = old >= 0
+        sign = np.append(np.ones(len(block), np.float32), -np.ones(had.sum(), np.float32))
+        where = (np.append(new, old[had]), np.append(column, column[had]))
+        sums_Kd += csr_array((sign, where), shape=(len(counts_K), len(block))) @ block
+        counts_K += np.bincount(new, minlength=len(counts_K)) - np.bincount(old[had], minlength=len(counts_K))
+
+
+def _inertia(points: Blocks, labels: np.ndarray, centres: np.ndarray) -> float:
+    """Sum of squared distances to the points' centres, from differences, in which no digits cancel."""
+    total = 0.0
+    near = centres.astype(np.float32)
+    for begin, block in points.all():
+        block -= near[labels[begin : begin + len(block)]]
+        total += float(np.einsum("ij,ij->i", block, block).sum(dtype=np.float64))
+    return total
