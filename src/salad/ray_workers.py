@@ -1,9 +1,10 @@
 """`workers.answer_all` past one machine: the same tasks, setups and answers, by the workers of a Ray cluster.
 
-Ray Data keeps the pool: it starts workers on whichever nodes have room, restarts one that died and sends its tasks
+Ray Data keeps the pool: it starts workers on whichever nodes have room, restarts one that died and sends its work
 again. What it has no word for is kept by one small actor beside the driver, the desk: the tasks that are drawn and not
-yet answered, and how often each was begun, so that one that kills its worker every time ends as `Died` and does not go
-round for ever. Through Ray Data itself go only the tasks' numbers and the pickled answers.
+yet answered, and how often each has cost a worker its life, so that one that kills every time ends as `Died` and does
+not go round for ever. A row of Ray Data costs some 15 ms of the driver's time, more than a small task is worth; so a
+row is a group of tasks, as many as take `GROUP_S`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import os
 import pickle
 import sys
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -29,10 +31,12 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 # How often a task is begun before it is given up as one that kills its worker. A node that goes away costs each task
-# begun on it one; three such losses in a row by chance are rare, and three dead workers for a bad text are cheap.
+# in hand there one; three such losses in a row by chance are rare, and three dead workers for a bad text are cheap.
 ATTEMPTS = 3
 # Drawn and not yet answered, for each worker: one in its hands, one at its door, one on the way.
-DRAWN_PER_WORKER = 3
+GROUPS_PER_WORKER = 3
+GROUP_S = 2.0
+MOST_IN_GROUP = 32  # tasks that take no time now may be followed by others that do
 
 
 def fan_out(name: Literal["processes", "ray"], folder: Path | None = None, gpus_per_worker: float = 0.0) -> FanOut:
@@ -64,10 +68,11 @@ def answer_all_on_ray(
 
     The cluster is the one this process is connected to, else that at RAY_ADDRESS, else one that runs on this machine,
     else a Ray that is started here on loopback and ended afterwards. A task whose worker or node is lost is begun again
-    elsewhere, `ATTEMPTS` times in all; so it must do no harm to do a task twice.
+    elsewhere, `ATTEMPTS` times in all; those it shared a group with are done again. So it must do no harm to do a task
+    twice.
 
     Args:
-        tasks: whatever can be pickled; drawn as workers are free, `DRAWN_PER_WORKER` for each.
+        tasks: whatever can be pickled; drawn as workers are free, in groups, `GROUPS_PER_WORKER` for each.
         setup: called once in every worker; gives the function that answers. Both must be picklable by name.
         processes: at most so many workers, of one CPU each; fewer while the cluster has no room for them.
         folder: where the workers write, which every node must see.
@@ -80,61 +85,110 @@ def answer_all_on_ray(
             traceback, and the task has `Died` for an answer.
     """
     queue = enumerate(tasks)
-    room = DRAWN_PER_WORKER * processes
-    drawn = list(islice(queue, room))
+    room = GROUPS_PER_WORKER * processes
+    size = 1
+    groups = iter(lambda: list(islice(queue, size)), [])
+    drawn = list(islice(groups, room))
     if not drawn:
         return
     with connected(processes), mark(folder) as needed:
         check_nodes(needed, gpus_per_worker)
         desk = _open_desk()
-        answers = _answers(desk, setup, needed, processes, gpus_per_worker)
         waiting: dict[int, Task] = {}
-        try:
+        given = answered = 0
+        with closing(_answered(desk, setup, needed, processes, gpus_per_worker)) as results:
             while drawn or waiting:
-                waiting.update(drawn)
-                desk.give.remote([(number, _pickled(task)) for number, task in drawn], len(waiting) < room)
-                number, answer = next(answers)
-                desk.drop.remote(number)
-                task = waiting.pop(number)
-                drawn = list(islice(queue, room - len(waiting)))
-                yield task, answer
-        finally:
-            answers.close()
+                given += len(drawn)
+                waiting.update(task for group in drawn for task in group)
+                pickled = [[(number, _pickled(task)) for number, task in group] for group in drawn]
+                desk.give.remote(pickled, given - answered < room)
+                result = next(results)
+                answered += 1
+                desk.drop.remote(result.group)
+                size = result.next_size(size)
+                drawn = list(islice(groups, room - (given - answered)))
+                for number, answer in result.answers:
+                    yield waiting.pop(number), _told(answer)
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """An exception that is no answer; on one machine it ends the worker's process."""
+
+    traceback: str
+    exit_code: int
+
+
+def _told(answer: bytes) -> Any:
+    """The answer, or Died; raises it if it is a SaladError."""
+    value = pickle.loads(answer)
+    if isinstance(value, SaladError):
+        raise value
+    if isinstance(value, _Raised):
+        print(value.traceback, end="", file=sys.stderr)
+        return Died(value.exit_code)
+    return value
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a worker hands in: (number, pickled answer) of a group's tasks, and how long they took it."""
+
+    group: int
+    answers: list[tuple[int, bytes]]
+    seconds: float
+
+    def next_size(self, size: int) -> int:
+        """How many tasks to draw for a group, after `size`: as many as take `GROUP_S`, found step by step."""
+        fitting = GROUP_S * len(self.answers) / max(self.seconds, 1e-3)
+        return max(1, min(int(fitting), 2 * size, MOST_IN_GROUP))
 
 
 class _Desk:
-    """An actor: the tasks that are drawn and not yet answered, by number, and how often each was begun."""
+    """An actor: the tasks that are drawn and not yet answered, in groups, and how often each ended its worker."""
 
     def __init__(self) -> None:
-        self._tasks: dict[int, bytes] = {}
-        self._begun: dict[int, int] = {}
+        self._groups: dict[int, list[tuple[int, bytes]]] = {}
+        self._in_hand: dict[int, int] = {}
+        self._deaths: dict[int, int] = {}
         self._given = 0
         self._last = False
         self._news = asyncio.Condition()
 
-    async def give(self, tasks: list[tuple[int, bytes]], last: bool) -> None:
-        """Take more tasks, numbered on from those before; `last`: there will be no others."""
+    async def give(self, groups: list[list[tuple[int, bytes]]], last: bool) -> None:
+        """Take more groups of (number, task), counted on from those before; `last`: there will be no others."""
         async with self._news:
-            self._tasks.update(tasks)
-            self._given += len(tasks)
+            self._groups.update(enumerate(groups, start=self._given))
+            self._given += len(groups)
             self._last = last
             self._news.notify_all()
 
-    async def has(self, number: int) -> bool:
-        """Whether there is, or was, a task of this number; waits until that is known."""
+    async def has(self, group: int) -> bool:
+        """Whether there is, or was, such a group; waits until that is known."""
         async with self._news:
-            await self._news.wait_for(lambda: number < self._given or self._last)
-        return number < self._given
+            await self._news.wait_for(lambda: group < self._given or self._last)
+        return group < self._given
 
-    async def begin(self, number: int) -> bytes | None:
-        """The task, for a worker; None if it has been begun too often."""
-        self._begun[number] = self._begun.get(number, 0) + 1
-        return self._tasks.get(number) if self._begun[number] <= ATTEMPTS else None
+    async def begin(self, group: int) -> list[tuple[int, bytes | None]]:
+        """The group's tasks for a worker; None for one that is given up.
 
-    async def drop(self, number: int) -> None:
-        """The driver has the answer."""
-        self._tasks.pop(number, None)
-        self._begun.pop(number, None)
+        Had the group been begun before, its worker is lost, and with it the task that it had in hand has one life less.
+        """
+        if group in self._in_hand:
+            lost = self._in_hand.pop(group)
+            self._deaths[lost] = self._deaths.get(lost, 0) + 1
+        tasks = self._groups.get(group, [])
+        return [(number, task if self._deaths.get(number, 0) < ATTEMPTS else None) for number, task in tasks]
+
+    async def take_in_hand(self, group: int, number: int) -> None:
+        """A worker is about to do a task."""
+        self._in_hand[group] = number
+
+    async def drop(self, group: int) -> None:
+        """The driver has the answers."""
+        for number, _ in self._groups.pop(group, []):
+            self._deaths.pop(number, None)
+        self._in_hand.pop(group, None)
 
 
 def _open_desk() -> Any:
@@ -146,14 +200,6 @@ def _open_desk() -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(_Desk).remote()
 
 
-@dataclass(frozen=True)
-class _Raised:
-    """An exception that is no answer; on one machine it ends the worker's process."""
-
-    traceback: str
-    exit_code: int
-
-
 class _Worker:
     """What Ray Data calls in each of its actors."""
 
@@ -162,13 +208,20 @@ class _Worker:
         self._answer_to: Callable[[Any], Any] | None = None
 
     def __call__(self, batch: Any) -> Any:
-        """A table of one task's number → one of it and its pickled answer."""
+        """A table of one group's number → a table of one pickled result."""
         import pyarrow
 
-        number = batch["number"][0].as_py()
-        task = ray_itself().get(self._desk.begin.remote(number))
-        answer = _pickled(Died(None)) if task is None else self._answer(task)
-        return pyarrow.table({"number": [number], "answer": pyarrow.array([answer], pyarrow.large_binary())})
+        get, group = ray_itself().get, batch["group"][0].as_py()
+        began = time.monotonic()
+        answers = []
+        for number, task in get(self._desk.begin.remote(group)):
+            if task is None:
+                answers.append((number, _pickled(Died(None))))
+                continue
+            get(self._desk.take_in_hand.remote(group, number))  # waits: this process may not live to send it later
+            answers.append((number, self._answer(task)))
+        result = pickle.dumps(_Result(group, answers, time.monotonic() - began))
+        return pyarrow.table({"result": pyarrow.array([result], pyarrow.large_binary())})
 
     def _answer(self, task: bytes) -> bytes:
         try:
@@ -189,25 +242,21 @@ class _Worker:
         return answer_to
 
 
-def _answers(
+def _answered(
     desk: Any, setup: Callable[[], Callable[[Any], Any]], needed: Mark, processes: int, gpus_per_worker: float
-) -> Generator[tuple[int, Any]]:
-    """(number, answer) of the desk's tasks, by Ray Data, as they are done.
-
-    Raises:
-        SaladError: an answer is one.
-    """
+) -> Generator[_Result]:
+    """The desk's groups, answered by Ray Data; its workers end with this generator."""
     from ray.data import ActorPoolStrategy, DataContext, read_datasource
 
     context = DataContext.get_current().copy()
-    context.target_max_block_size = 1  # byte: every task is a block, and so goes out and comes back by itself
+    context.target_max_block_size = 1  # byte: every group is a block, and so goes out and comes back by itself
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # The pool may shrink to one: a worker whose node is gone gets the room of one that has nothing left to do.
     pool = ActorPoolStrategy(min_size=1, max_size=processes, initial_size=processes, max_tasks_in_flight_per_actor=2)
     with DataContext.current(context):
-        numbers = read_datasource(_source(desk), override_num_blocks=1, num_cpus=0)
-        answered = numbers.map_batches(
+        groups = read_datasource(_source(desk), override_num_blocks=1, num_cpus=0)
+        answered = groups.map_batches(
             _Worker,
             batch_size=1,
             batch_format="pyarrow",
@@ -217,15 +266,9 @@ def _answers(
             num_gpus=gpus_per_worker,
         )
         batches = iter(answered.iter_batches(batch_size=None, batch_format="pyarrow"))
-    with closing(cast(Generator[Any], batches)):  # which ends the workers
+    with closing(cast(Generator[Any], batches)):
         for batch in batches:
-            answer = pickle.loads(batch["answer"][0].as_py())
-            if isinstance(answer, SaladError):
-                raise answer
-            if isinstance(answer, _Raised):
-                print(answer.traceback, end="", file=sys.stderr)
-                answer = Died(answer.exit_code)
-            yield batch["number"][0].as_py(), answer
+            yield pickle.loads(batch["result"][0].as_py())
 
 
 def _pickled(value: Any) -> bytes:
@@ -237,23 +280,23 @@ def _pickled(value: Any) -> bytes:
 
 
 def _source(desk: Any) -> Any:
-    """The numbers of the desk's tasks for Ray Data to read, one at a time, as they are drawn."""
+    """The numbers of the desk's groups for Ray Data to read, one at a time, as they are drawn."""
     import pyarrow
     import ray
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
 
     def read() -> Iterator[Any]:
-        for number in count():
-            if not ray.get(desk.has.remote(number)):
+        for group in count():
+            if not ray.get(desk.has.remote(group)):
                 return
-            yield pyarrow.table({"number": [number]})
+            yield pyarrow.table({"group": [group]})
 
-    class Numbers(Datasource):
+    class Groups(Datasource):
         def estimate_inmemory_data_size(self) -> int | None:
             return None
 
         def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
             return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None))]
 
-    return Numbers()
+    return Groups()
