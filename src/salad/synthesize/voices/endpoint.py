@@ -27,7 +27,6 @@ _TRIES = 5
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
 _LIMIT_S = 120
-_MOST_BYTES = 200_000_000
 _HOW_TO_NAME = "write openai:URL#MODEL/VOICE, for instance openai:http://localhost:8880/v1#kokoro/af_heart"
 
 
@@ -99,7 +98,7 @@ class EndpointVoice:
             try:
                 request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
                 with opener.open(request, timeout=_LIMIT_S) as answer:
-                    content: bytes = answer.read(_MOST_BYTES)
+                    content: bytes = answer.read()
                     return content
             except urllib.error.HTTPError as error:
                 why = f"status {error.code}{_said(error)}"

@@ -24,8 +24,8 @@ FRAME_SAMPLES = 600
 """Samples of a frame of the model's durations: 40 frames a second."""
 
 LEAD_SAMPLES = FRAME_SAMPLES
-"""How much earlier a sign sounds than its frames lie. Against PocketSphinx, two voices, 77 words each, starts are 27 and
-37 ms late at the median without it, 2 and 12 ms with it; Piper's, whose times are exact, are 7 ms late."""
+"""How much earlier a sign sounds than its frames lie. Against PocketSphinx, two voices, 77 words each, starts are 27
+and 37 ms late at the median without it, 2 and 12 ms with it; Piper's, whose times are exact, are 7 ms late."""
 
 STYLE_DIM = 256
 _SILENCE = 0.02  # of the loudest sample

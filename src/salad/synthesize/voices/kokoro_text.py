@@ -43,11 +43,12 @@ class KokoroText:
         self._british = british
 
     def signs(self, text: str) -> str:
-        """The signs of a text, sentence after sentence; every one of them is in the vocabulary."""
+        """The signs of a text, sentence after sentence, each in the vocabulary; none where there are marks alone."""
         voice = "en-gb-x-rp" if self._british else "en-us"
         sentences = ("".join(sentence).strip() for sentence in self._espeak.phonemize(voice, text))
         signs = in_kokoros_alphabet(" ".join(filter(None, sentences)), self._british)
-        return "".join(sign for sign in signs if sign in self._vocabulary)
+        known = "".join(sign for sign in signs if sign in self._vocabulary)
+        return known if any(map(str.isalpha, known)) else ""
 
     def ids(self, signs: str) -> list[int]:
         """The model's numbers of signs, with the mark of begin and end, 0, around them."""
