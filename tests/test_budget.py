@@ -87,12 +87,12 @@ def test_natural_speech_and_pace_of_a_prepared_folder(tmp_path):
 
     from salad.speech.prepared import write_prepared
 
-    def cut(number, seconds, text):
+    def cut(number, seconds, text, **custom):
         name = f"c{number}"
         spoken = SupervisionSegment(name, name, 0, seconds, text=text)
-        return MonoCut(name, 0, seconds, 0, supervisions=[spoken])
+        return MonoCut(name, 0, seconds, 0, supervisions=[spoken], custom=custom or None)
 
-    write_prepared(tmp_path, [cut(0, 2.0, "x" * 30), cut(1, 4.0, "x" * 30)], [], {})
+    write_prepared(tmp_path, [cut(0, 2.0, "x" * 30), cut(1, 4.0, "x" * 90, written="x" * 30)], [], {})
     assert natural_seconds(str(tmp_path)) == pytest.approx(6.0)
     assert pace_of(tmp_path) == pytest.approx(0.1)
     with pytest.raises(MissingFileError):

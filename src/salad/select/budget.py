@@ -134,7 +134,7 @@ def token_counter(tokenizer: str) -> Callable[[str], float]:
 
 
 def pace_of(folder: Path) -> float:
-    """Seconds per character of the speech in a prepared folder: what it is long over what its texts are long.
+    """Seconds per character of the speech in a prepared folder: its length over that of its texts, as they are written.
 
     Raises:
         MissingFileError: the folder was never prepared.
@@ -143,7 +143,7 @@ def pace_of(folder: Path) -> float:
     seconds, characters = 0.0, 0
     for cut in stream_cuts(folder):
         seconds += cut.duration
-        characters += len(text_of(cut))
+        characters += len((cut.custom or {}).get("written") or text_of(cut))
     if not (seconds and characters):
         raise RecipeError(f"{folder} holds no speech to measure a pace on; give --seconds-per-character.")
     return seconds / characters

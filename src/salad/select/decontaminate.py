@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,9 @@ from salad.workers import Died, FanOut, answer_all
 BLOCK_TEXTS = 1 << 15
 LIST_NAME, COUNTS_NAME = "contaminated.jsonl", "contaminated.json"
 VERSION = 1
+
+Block = tuple[int, int]
+"""The first row, and the one after the last."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,13 @@ def decontaminate(
     tasks = [(begin, min(begin + BLOCK_TEXTS, len(texts))) for begin in range(0, len(texts), BLOCK_TEXTS)]
     todo = [task for task in tasks if not _part(parts, task).is_file()]
     done = len(texts) - sum(end - begin for begin, end in todo)
-    setup = partial(_comparer, corpus, index, parts)
-    for (begin, end), answer in fan_out(todo, setup, processes) if processes > 1 else _here(todo, setup):
+    if min(processes, len(todo)) > 1:  # each worker reads the items itself: what starts a process must be small
+        answers: Iterable[tuple[Block, Died | None]] = fan_out(
+            todo, partial(_comparer, corpus, tuple(files), num_words, parts), processes
+        )
+    else:
+        answers = _here(todo, partial(_compare, texts, index, parts))
+    for (begin, end), answer in answers:
         if isinstance(answer, Died):
             raise DataError(
                 f"a worker died (exit code {answer.exit_code}) comparing texts {begin} to {end} of {corpus} with "
@@ -126,42 +134,40 @@ def _contamination(out: Path, known: dict[str, Any]) -> Contamination:
     return Contamination(rows, known["against"], known["num_words"], known["num_compared"])
 
 
-def _part(parts: Path, task: tuple[int, int]) -> Path:
+def _part(parts: Path, task: Block) -> Path:
     return parts / f"{task[0]:012}-{task[1]:012}.jsonl"
 
 
-def _found(parts: Path, tasks: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+def _found(parts: Path, tasks: Sequence[Block]) -> Iterator[dict[str, Any]]:
     for task in tasks:
         yield from read_jsonl(_part(parts, task))
 
 
-def _here(
-    tasks: Sequence[tuple[int, int]], setup: Callable[[], Callable[[tuple[int, int]], None]]
-) -> Iterator[tuple[tuple[int, int], None]]:
-    answer = setup()
+def _here(tasks: Sequence[Block], compare: Callable[[Block], None]) -> Iterator[tuple[Block, None]]:
     for task in tasks:
-        yield task, answer(task)
+        compare(task)
+        yield task, None
 
 
-def _comparer(corpus: Path, index: EvaluationIndex, parts: Path) -> Callable[[tuple[int, int]], None]:
-    """A worker: compares a block of texts and writes what it found."""
-    texts = TextCorpus(corpus)
+def _comparer(corpus: Path, files: Sequence[Path], num_words: int, parts: Path) -> Callable[[Block], None]:
+    """A worker."""
+    return partial(_compare, TextCorpus(corpus), EvaluationIndex(files, num_words), parts)
 
-    def compare(task: tuple[int, int]) -> None:
-        begin, end = task
-        found = list(index.overlaps(texts[row].text for row in range(begin, end)))
-        rows = [
-            {
-                "id": texts[begin + overlap.text].id,
-                "row": begin + overlap.text,
-                "against": str(index.files[overlap.file]),
-                "item": index.places[overlap.item],
-                "item_id": index.ids[overlap.item],
-                "words": overlap.words,
-                "num_runs": overlap.num_runs,
-            }
-            for overlap in found
-        ]
-        write_jsonl(_part(parts, task), rows)
 
-    return compare
+def _compare(texts: TextCorpus, index: EvaluationIndex, parts: Path, task: Block) -> None:
+    """Compare a block of texts and write what is found."""
+    begin, end = task
+    found = list(index.overlaps(texts[row].text for row in range(begin, end)))
+    rows = [
+        {
+            "id": texts[begin + overlap.text].id,
+            "row": begin + overlap.text,
+            "against": str(index.files[overlap.file]),
+            "item": index.places[overlap.item],
+            "item_id": index.ids[overlap.item],
+            "words": overlap.words,
+            "num_runs": overlap.num_runs,
+        }
+        for overlap in found
+    ]
+    write_jsonl(_part(parts, task), rows)

@@ -130,6 +130,7 @@ def open_pool(selecting: Selecting) -> Opened:
     refused = {PROBE_REASON: probed}
     for path in selecting.exclude:
         refused[f"it is in {path}"] = clusters.rows_of(str(row.get("id")) for row in read_jsonl(path))
+    known = [texts[int(row)].text for row in np.unique(np.concatenate([*refused.values()]))]
     if selecting.max_seconds:
         too_long = np.flatnonzero(clusters.num_chars_N * pace > selecting.max_seconds)
         refused[f"more than {selecting.max_seconds:g} s to speak"] = too_long
@@ -145,7 +146,6 @@ def open_pool(selecting: Selecting) -> Opened:
             selecting.progress,
         )
         refused[CONTAMINATED_REASON] = contamination.rows
-    known = [texts[int(row)].text for row in probed]
     bounds = (selecting.min_words, selecting.max_words)
     pool = Pool(texts, clusters.labels_N, clusters.num_chars_N, refused, *bounds, known)
     return Opened(selecting, clusters, pool, probes, contamination, pace, pace_from)
