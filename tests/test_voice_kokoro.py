@@ -102,6 +102,18 @@ def test_each_piece_has_the_style_of_its_own_number_of_signs(tmp_path):
     assert [start for start, _ in words] == sorted(start for start, _ in words)
 
 
+@pytest.mark.parametrize(
+    "text", ['one <break time="3s"/> two', "a [[h@l'oU]] b", "stop \x01 50P now", "nul \0", "\ud800 x"]
+)
+def test_a_text_is_only_spoken(text, tmp_path):
+    model = Recorder()
+    KokoroVoice("af_heart", files(tmp_path), model).speak(text)
+    plain = Recorder()
+    KokoroVoice("af_heart", files(tmp_path), plain).speak(text.translate({0: None, 1: None, 0xD800: None, 91: " [ "}))
+    assert model.asked[0][0] > 0
+    assert [num_signs for num_signs, *_ in model.asked] == [num_signs for num_signs, *_ in plain.asked]
+
+
 def test_what_is_heard_changes_the_fingerprint(tmp_path):
     there = files(tmp_path)
     own = KokoroVoice("af_heart", there).fingerprint

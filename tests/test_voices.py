@@ -135,6 +135,14 @@ def test_espeak_speaks_markup_as_signs_and_obeys_no_command():
 
 
 @NEEDS_ESPEAK
+@pytest.mark.parametrize("text", INJECTED)
+def test_espeak_only_speaks(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_voice("espeak-ng").speak(text).audio.any()
+    assert list(tmp_path.iterdir()) == []
+
+
+@NEEDS_ESPEAK
 def test_espeak_changes_speed_and_pitch_by_itself():
     voice = load_voice("espeak-ng")
     text = "The quick brown fox jumps over the lazy dog, and many others watch it go by."
