@@ -268,3 +268,8 @@ def test_passages_of_a_benchmark_are_found_and_nothing_in_other_corpora(shared_d
     assert len(inside) > 500
     assert inside <= contaminated
     assert found("gum_genres.jsonl")[1] == set()
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_words_of_plain_text_are_those_of_any_text(text):
+    assert words_of(text) == words_of(f"{text} \u00e9")[:-1]

@@ -35,7 +35,7 @@ SHORT = 8
 BATCH_WORDS = 1 << 17
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _INVERSE = pow(_BASE, -1, 1 << 64)
-_SIEVE_BITS = 16  # entries of the sieve for each hash: of the runs that are in no item, one in 16 is looked up
+_SIEVE_SIZE = 4  # entries of the sieve for each hash, at least: of the runs in no item, one in 4 to 8 is looked up
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class _Runs:
         hashes, begins, files = hashes[order], begins[order], files[order]
         first = np.ones(len(hashes), bool)
         first[1:] = (hashes[1:] != hashes[:-1]) | (files[1:] != files[:-1])
-        bits = max(1, (_SIEVE_BITS * len(hashes)).bit_length())
+        bits = max(1, (_SIEVE_SIZE * len(hashes)).bit_length())
         shift = np.uint64(64 - bits)
         sieve = np.zeros(1 << bits, bool)
         sieve[hashes >> shift] = True
