@@ -40,13 +40,14 @@ from salad.student import save_model, warm_start_once
 from salad.texts.corpus import TextCorpus
 from salad.texts.text import Text
 from salad.training import distill
+from salad.workers import FanOut
 
 
 def embed(pool: Path, recipe: Recipe, out: Path, progress: Progress) -> None:
     """1. Each broad text as a vector of what it is about."""
     told = functools.partial(progress, note="embedding")
     settings, processes = _embedding(recipe), recipe.workers if recipe.engine.fan_out == "ray" else 1
-    embed_corpus(TextCorpus(pool), out / "embeddings", settings, processes, told, fan_out(recipe.engine.fan_out, out))
+    embed_corpus(TextCorpus(pool), out / "embeddings", settings, processes, told, _workers(recipe, out))
 
 
 def cluster(pool: Path, recipe: Recipe, out: Path, progress: Progress) -> Clusters:
@@ -68,6 +69,12 @@ def _embedding(recipe: Recipe) -> EmbedSettings:
     return EmbedSettings(recipe.embedder, recipe.engine.device, threads)
 
 
+def _workers(recipe: Recipe, folder: Path) -> FanOut:
+    """Who embeds and probes; on Ray each holds a GPU where the recipe's device is one."""
+    gpus = 1.0 if recipe.engine.device == "cuda" else 0.0
+    return fan_out(recipe.engine.fan_out, folder, gpus)
+
+
 def draw(pool: Path, clusters: Clusters, recipe: Recipe) -> dict[Text, int]:
     """3. The texts that probe each cluster, with its number. They are spoken, and no more selected from."""
     texts = TextCorpus(pool)
@@ -87,7 +94,7 @@ def probe(model: Path, clusters: Path, speech: Path, recipe: Recipe, out: Path, 
         seed=recipe.seed,
         threads=1 if on_ray else recipe.threads,
         processes=recipe.workers if on_ray else 1,
-        fan_out=fan_out(recipe.engine.fan_out, out),
+        fan_out=_workers(recipe, out),
         progress=progress,
     )
     return probe_speech(probing, speech)
