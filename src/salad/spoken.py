@@ -24,6 +24,7 @@ from salad.speech.corpora.hub import NOT_STATED
 from salad.speech.prepared import Rejected, read_info, reasons, stream_cuts
 from salad.synthesize.pool import synthesize
 from salad.synthesize.quality import QualityReport, check_speech
+from salad.synthesize.split import split_texts
 from salad.texts.text import Text
 from salad.workers import FanOut, answer_all
 
@@ -43,6 +44,7 @@ def speak_folder(
     audio_dir: Path | None = None,
     fan_out: FanOut = answer_all,
     progress: Progress = lambda *_: None,
+    in_parts: bool = False,
 ) -> dict[str, Any]:
     """Speak texts into the prepared folder `out` and make it ready for the model; goes on where it was stopped.
 
@@ -62,6 +64,7 @@ def speak_folder(
         audio_dir: where the audio lies, `out`/audio unless several folders share it; with it what the ASR heard of it.
         fan_out: who speaks and recognizes.
         progress: told (done, total, what is done).
+        in_parts: a text that is too long for one utterance is spoken as several (synthesize/split.py).
 
     Returns:
         `seconds` and `num_cuts` of what is ready, `rejected` as results.json lists it ({"where", "reason", "count"} for
@@ -77,7 +80,8 @@ def speak_folder(
     def tell(what: str) -> Any:
         return lambda done, total: progress(done, total, f"{what} {name}")
 
-    synthesize(texts, voices, out, threads, tell("speaking"), audio_dir, seed=seed, augment=augment, fan_out=fan_out)
+    said = list(split_texts(texts)) if in_parts else texts
+    synthesize(said, voices, out, threads, tell("speaking"), audio_dir, seed=seed, augment=augment, fan_out=fan_out)
     unspoken = [Rejected(row["id"], row["reason"], row["place"]) for row in read_jsonl(out / "rejected.jsonl")]
     rejected = reasons(f"synthesis of {name}", unspoken)
     checked = check_speech(

@@ -6,6 +6,7 @@ of a broad text corpus. Only that is synthesized, and distillation goes on from 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from salad.ranks import ALONE, Ranks
 from salad.ray_workers import fan_out
 from salad.recipe import Recipe
 from salad.run import Progress
-from salad.select.budget import Budget, seconds_budget
+from salad.select.budget import Budget, parse_budget, seconds_budget, token_counter
 from salad.select.clusters import Clusters
 from salad.select.embed_corpus import EmbedSettings, embed_corpus
 from salad.select.partition import PartitionSettings, partition
@@ -37,6 +38,7 @@ from salad.select.selecting import Opened, Setting, select_one
 from salad.speech.prepared import Rejected
 from salad.stage_one import PRE_DECAY, by_size, usable_speech
 from salad.student import save_model, warm_start_once
+from salad.synthesize.split import split
 from salad.texts.corpus import TextCorpus
 from salad.texts.text import Text
 from salad.training import distill
@@ -76,10 +78,15 @@ def _workers(recipe: Recipe, folder: Path) -> FanOut:
 
 
 def draw(pool: Path, clusters: Clusters, recipe: Recipe) -> dict[Text, int]:
-    """3. The texts that probe each cluster, with its number. They are spoken, and no more selected from."""
+    """3. The texts that probe each cluster, with its number; of a long one, its beginning. They are not selected."""
     texts = TextCorpus(pool)
     rows = draw_probes(clusters.labels_N, recipe.stage_two.probe_texts, recipe.seed, clusters.num_clusters)
-    return {texts[int(row)]: number for number, own in enumerate(rows) for row in own}
+    return {beginning(texts[int(row)]): number for number, own in enumerate(rows) for row in own}
+
+
+def beginning(text: Text) -> Text:
+    """A text that can be said in one breath, or its first sentences, which can."""
+    return dataclasses.replace(text, text=split(text.text)[0])
 
 
 def probe(model: Path, clusters: Path, speech: Path, recipe: Recipe, out: Path, progress: Progress) -> ProbeReport:
@@ -116,9 +123,8 @@ def budget_of(recipe: Recipe, natural_s: float, seconds_per_character: float) ->
     """How much is selected, by the recipe; `natural_s`: seconds of Stage I's natural speech."""
     two = recipe.stage_two
     if two.budget_tokens is not None:
-        tokenizer = load_tokenizer(recipe.model.llm)
-        asked = f"{two.budget_tokens} tokens"
-        return Budget(two.budget_tokens, "tokens", 0.0, asked, lambda text: len(tokenizer(text)["input_ids"]))
+        llm = recipe.model.llm
+        return parse_budget(f"{two.budget_tokens} tokens", count_tokens=token_counter(llm), counted_by=llm)
     seconds = two.budget_h * 3600 if two.budget_h is not None else (two.budget_frac or 0.0) * natural_s
     return seconds_budget(seconds, seconds_per_character)
 

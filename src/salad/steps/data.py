@@ -24,7 +24,7 @@ from salad.speech.align import align_folder
 from salad.speech.prepared import kind_of, reasons, stream_cuts
 from salad.speech.recognize import Recognizer
 from salad.spoken import note, speak_folder
-from salad.stage_two import cluster, draw, embed
+from salad.stage_two import beginning, cluster, draw, embed
 from salad.texts import wordnet
 from salad.texts.corpus import TextCorpus
 from salad.texts.split import split
@@ -44,7 +44,8 @@ def prepare(run: Run, progress: Progress) -> dict[str, Any]:
     sizes = {"heldout": data.heldout_texts, "mix": data.mix_texts, "pool": data.pool_texts}
     progress(2, 3, "splitting")
     for name, rows in split(texts, sizes, run.recipe.seed).items():
-        write_texts(run.path("texts", f"{name}.jsonl"), (texts[row] for row in rows))
+        part = (texts[row] for row in rows)
+        write_texts(texts_file(run, name), map(beginning, part) if name == "heldout" else part)
     progress(3, 3)
     durations = [cut.duration for there in folders for cut in stream_cuts(there)]
     rejected = Counter(kind_of(row["reason"]) for there in folders for row in read_jsonl(there / "rejected.jsonl"))
@@ -168,6 +169,7 @@ def _speak_and_encode(run: Run, texts: dict[str, list[Text]], progress: Progress
             audio_dir=run.path("spoken", "audio"),
             fan_out=fan_out(recipe.engine.fan_out, run.folder),
             progress=progress,
+            in_parts=True,
         )
         report["rejected"] += made["rejected"]
         report["seconds"][name], report["quality"][name] = made["seconds"], made["quality"]

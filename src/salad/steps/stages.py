@@ -65,6 +65,7 @@ def run_select(run: Run, progress: Progress) -> dict[str, Any]:
             against=tuple(Path(name) for name in recipe.data.evaluation),
             contamination_words=recipe.stage_two.contamination_words,
             min_words=recipe.sequence.min_words,
+            max_seconds=0.0,  # a long text is spoken in parts
             seconds_per_character=pace,
             processes=recipe.workers if recipe.engine.fan_out == "ray" else recipe.threads,
             fan_out=fan_out(recipe.engine.fan_out, run.path("selected")),
