@@ -90,7 +90,7 @@ class Blocks:
         seen = np.subtract(block, mean, dtype=mean.dtype)
         if self.scale != 1.0:
             seen *= self.scale
-        return seen if seen.dtype == np.float32 else seen.astype(np.float32)
+        return np.asarray(seen, np.float32)
 
     def all(self) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, block), in order."""
@@ -113,8 +113,8 @@ class Blocks:
 
     def outside(self, seen_Kd: np.ndarray) -> np.ndarray:
         """Places seen from the mean, in the points' own coordinates."""
-        return seen_Kd / self.scale + self.mean_d
+        return np.asarray(seen_Kd / self.scale + self.mean_d)
 
     def inside(self, places_Kd: np.ndarray) -> np.ndarray:
         """Places in the points' own coordinates, seen from the mean and scaled; float64."""
-        return (np.asarray(places_Kd, dtype=np.float64) - self.mean_d) * self.scale
+        return np.asarray((np.asarray(places_Kd, dtype=np.float64) - self.mean_d) * self.scale)
