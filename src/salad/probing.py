@@ -9,7 +9,7 @@ OUT/probe.jsonl, items.parquet, info.json    see salad.select.probe_files
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from salad.spoken import speak_folder
 from salad.student import model_folder, recipe_of
 from salad.synthesize.quality_hearing import hear
 from salad.synthesize.quality_words import character_error_rate
+from salad.synthesize.split import split
 from salad.texts.corpus import TextCorpus
+from salad.texts.text import Text
 from salad.workers import FanOut, answer_all
 
 NOTHING_REFUSED = QualitySettings(**dict.fromkeys(QualitySettings.model_fields))
@@ -102,7 +104,7 @@ def probe_texts(
     clusters = Clusters.read(probing.clusters, texts)
     corpus = TextCorpus(texts)
     rows = draw_probes(clusters.labels_N, per_cluster, probing.seed, clusters.num_clusters)
-    drawn = {corpus[int(row)]: cluster for cluster, own in enumerate(rows) for row in own}
+    drawn = {beginning(corpus[int(row)]): cluster for cluster, own in enumerate(rows) for row in own}
     write_jsonl(probing.out / "probes.jsonl", ({**asdict(text), "cluster": cluster} for text, cluster in drawn.items()))
     recipe = recipe_of(model_folder(probing.model))
     spoken = probing.out / "spoken" / "probe"
@@ -124,6 +126,11 @@ def probe_texts(
     cluster_of = {text.id: cluster for text, cluster in drawn.items()}
     made = {"texts": str(texts), "per_cluster": per_cluster, "smaller_clusters": short}
     return _measure(probing, clusters, spoken, cluster_of, recipe, made)
+
+
+def beginning(text: Text) -> Text:
+    """A text that can be said in one breath, or its first sentences, which can."""
+    return replace(text, text=split(text.text)[0])
 
 
 def probe_speech(probing: Probing, speech: Path) -> ProbeReport:

@@ -6,7 +6,6 @@ of a broad text corpus. Only that is synthesized, and distillation goes on from 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from salad.interleave.stream import Stream
 from salad.interleave.utterances import Utterance
 from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
-from salad.probing import ProbeReport, Probing, probe_speech
+from salad.probing import ProbeReport, Probing, beginning, probe_speech
 from salad.ranks import ALONE, Ranks
 from salad.ray_workers import fan_out
 from salad.recipe import Recipe
@@ -38,7 +37,6 @@ from salad.select.selecting import Opened, Setting, select_one
 from salad.speech.prepared import Rejected
 from salad.stage_one import PRE_DECAY, by_size, usable_speech
 from salad.student import save_model, warm_start_once
-from salad.synthesize.split import split
 from salad.texts.corpus import TextCorpus
 from salad.texts.text import Text
 from salad.training import distill
@@ -82,11 +80,6 @@ def draw(pool: Path, clusters: Clusters, recipe: Recipe) -> dict[Text, int]:
     texts = TextCorpus(pool)
     rows = draw_probes(clusters.labels_N, recipe.stage_two.probe_texts, recipe.seed, clusters.num_clusters)
     return {beginning(texts[int(row)]): number for number, own in enumerate(rows) for row in own}
-
-
-def beginning(text: Text) -> Text:
-    """A text that can be said in one breath, or its first sentences, which can."""
-    return dataclasses.replace(text, text=split(text.text)[0])
 
 
 def probe(model: Path, clusters: Path, speech: Path, recipe: Recipe, out: Path, progress: Progress) -> ProbeReport:

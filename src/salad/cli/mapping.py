@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from salad.cli.options import app
-from salad.errors import RecipeError
+from salad.errors import MissingFileError, RecipeError
 
 
 @app.command("map")
@@ -41,6 +41,8 @@ def draw_map(
         if not equals or not name or not folder:
             raise RecipeError(f"--after {given}: write it as NAME=PROBE, for instance --after later=probe-2.")
         later[name] = Path(folder)
+    if not (before / "info.json").is_file():
+        raise MissingFileError(f"{before} is no probe's folder (info.json is not there); make one with 'salad probe'.")
     info = read_probe_info(before)
     for name, probe in later.items():
         if read_probe_info(probe)["clusters"]["sha256"] != info["clusters"]["sha256"]:
@@ -51,5 +53,5 @@ def draw_map(
     texts = {row["id"]: row["text"] for row in read_jsonl(texts_file)} if texts_file.is_file() else {}
     rows = probed_clusters(before, later, texts, before)
     title = f"{info['model']['path']}, policy {info['sequence']['policy']}"
-    write_map([ProbedCluster.model_validate(row) for row in rows], title, before, out)
+    write_map([ProbedCluster.model_validate(row) for row in rows], title, before, out, info["warnings"])
     print(out)

@@ -192,6 +192,8 @@ def _lines(summary: dict[str, Any], out: Path) -> Iterator[str]:
         yield f"used up: {_numbers(summary['exhausted'])}; the rest was drawn from the other clusters."
     if summary["excluded"]:
         yield f"left out by the probe: {_numbers(summary['excluded'])}"
+    for warning in summary["probe_warnings"]:
+        yield f"WARNING, of the probe: {warning}"
     if summary["decontamination"] is None:
         yield "WARNING: compared with no evaluation set; give --against FILE for each that will be reported."
     else:

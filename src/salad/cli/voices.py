@@ -75,7 +75,9 @@ def _print(entries: list[Entry]) -> None:
         able = [(entry.speed, "speed"), (entry.pitch, "pitch"), (entry.word_times, "words")]
         can = ", ".join(what for can, what in able if can) or "–"
         print(f"{entry.name:<27} {ready:<5} {entry.made_for:<5} {rate:>5}  {can:<18} {entry.licence}")
-    print("by itself: changes its speed or pitch, tells when each word is spoken. What is not ready needs:")
-    for needs in dict.fromkeys(entry.needs for entry in entries if not entry.ready and entry.needs):
+    lacking = list(dict.fromkeys(entry.needs for entry in entries if not entry.ready and entry.needs))
+    more = " What is not ready needs:" if lacking else ""
+    print(f"by itself: changes its speed or pitch, tells when each word is spoken.{more}")
+    for needs in lacking:
         names = [entry.name for entry in entries if entry.needs == needs]
         print(f"  {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {needs}")

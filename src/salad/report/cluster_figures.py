@@ -50,8 +50,8 @@ def misalignment_map(clusters: Sequence[ProbedCluster], before: str = "Stage I")
     figure = _map_figure(panels, (min(values), max(values)))
     caption = (
         "The misalignment map. A mark is a cluster of texts, near those of similar meaning, as large as its share of "
-        f"the corpus; its colour is M(c), on one scale. Named: the {min(NUM_NAMED, len(placed))} where {before} "
-        "mishears most, as far as there is room. Crosses: left out."
+        f"the corpus; its colour is M(c), on one scale. Named: the {min(NUM_NAMED, len(placed))} of the highest M(c), "
+        "as far as there is room. Crosses: left out."
     )
     return drawing(figure, "map", f"{caption} {_map_told(panels)}.", caption)
 

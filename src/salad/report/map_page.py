@@ -14,16 +14,23 @@ from salad.report.svg import drawing_style
 TEMPLATE = "map.html"
 
 
-def write_map(clusters: Sequence[ProbedCluster], title: str, folder: Path, out: Path) -> None:
-    """Draw the clusters as the self-contained page `out`; `folder` is what the speech's paths start from."""
+def write_map(
+    clusters: Sequence[ProbedCluster], title: str, folder: Path, out: Path, warnings: Sequence[str] = ()
+) -> None:
+    """Draw the clusters as the self-contained page `out`.
+
+    `folder` is what the speech's paths start from; `warnings`: what the probe says against trusting it.
+    """
     ordered = deafest_first(clusters)
     with drawing_style():
-        drawn = [misalignment_map(ordered, "before"), cluster_misalignment(ordered)]
+        first = "before" if any(cluster.after for cluster in ordered) else "the model"
+        drawn = [misalignment_map(ordered, first), cluster_misalignment(ordered)]
     html = (
         environment()
         .get_template(TEMPLATE)
         .render(
             title=title,
+            warnings=list(warnings),
             figures=[figure for figure in drawn if figure],
             clusters=ordered,
             later=list(dict.fromkeys(name for c in ordered for name in c.after)),

@@ -22,7 +22,16 @@ from salad.select.clusters import Clusters
 from salad.select.decontaminate import Contamination, decontaminate
 from salad.select.export import Format, write_selection
 from salad.select.probe import ClusterProbe
-from salad.select.probe_files import ITEMS_NAME, PROBE_NAME, check_clusters, labels_sha256, read_items, read_probes
+from salad.select.probe_files import (
+    INFO_NAME,
+    ITEMS_NAME,
+    PROBE_NAME,
+    check_clusters,
+    labels_sha256,
+    read_items,
+    read_probe_info,
+    read_probes,
+)
 from salad.select.sampling import Pool, Selection, select_texts
 from salad.select.scores import cluster_scores
 from salad.select.target import effective_clusters, target_distribution
@@ -177,17 +186,26 @@ def _probe_ids(probe: Path) -> list[str]:
     return list(dict.fromkeys([*ids, *(item.scores.item for item in read_items(probe))]))
 
 
+def _probe_warnings(probe: Path | None) -> list[str]:
+    """What the probe says against trusting its ranking."""
+    info = read_probe_info(probe) if probe is not None and (probe / INFO_NAME).is_file() else {}
+    return [str(sentence) for sentence in info.get("warnings", [])]
+
+
 def _pace(selecting: Selecting, clusters: Clusters) -> tuple[float, str]:
     """Seconds per character of written text, and where that is from."""
     if selecting.seconds_per_character is not None:
         return selecting.seconds_per_character, "given"
     if selecting.probe is not None:
         spoken = {item.scores.item: item.seconds for item in read_items(selecting.probe)}
-        rows = clusters.rows_of(spoken)
-        characters = int(clusters.num_chars_N[rows].sum())
-        if characters and len(rows) == len(spoken):
+        drawn = selecting.probe / "probes.jsonl"  # as they were spoken, of a long text its beginning
+        said = {str(row["id"]): len(str(row["text"])) for row in read_jsonl(drawn)} if drawn.is_file() else {}
+        others = [name for name in spoken if name not in said]
+        rows = clusters.rows_of(others)
+        characters = sum(said.get(name, 0) for name in spoken) + int(clusters.num_chars_N[rows].sum())
+        if characters and len(rows) == len(others):
             pace = sum(spoken.values()) / characters
-            return pace, f"the speech of {len(rows)} probes in {selecting.probe / ITEMS_NAME}"
+            return pace, f"the speech of {len(spoken)} probes in {selecting.probe / ITEMS_NAME}"
     return SECONDS_PER_CHARACTER, "the default, a human reader's; a voice's own: --probe or --seconds-per-character"
 
 
@@ -246,6 +264,7 @@ def _summary(opened: Opened, setting: Setting, budget: Budget, selection: Select
         "largest_boost": float(boosts.max()),
         "exhausted": selection.exhausted,
         "excluded": [row["cluster"] for row in rows if row["excluded"]],
+        "probe_warnings": _probe_warnings(selecting.probe) if setting.gamma > 0 else [],
         "refused": selection.refused,
         "passed_over": selection.passed_over,
         "decontamination": None if opened.contamination is None else opened.contamination.as_json(),

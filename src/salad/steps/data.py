@@ -15,7 +15,7 @@ from salad.model.encode import encode_cuts
 from salad.model.encoder import load_encoder
 from salad.model.encoders.speech_encoder import SpeechEncoder
 from salad.natural_speech import aligned_folders, corpora, hold_out, is_prepared, prepare_human
-from salad.probing import NOTHING_REFUSED
+from salad.probing import NOTHING_REFUSED, beginning
 from salad.ray_workers import fan_out
 from salad.recipe import Recipe
 from salad.run import Progress, Run, report_of
@@ -24,7 +24,7 @@ from salad.speech.align import align_folder
 from salad.speech.prepared import kind_of, reasons, stream_cuts
 from salad.speech.recognize import Recognizer
 from salad.spoken import note, speak_folder
-from salad.stage_two import beginning, cluster, draw, embed
+from salad.stage_two import cluster, draw, embed
 from salad.texts import wordnet
 from salad.texts.corpus import TextCorpus
 from salad.texts.split import split
