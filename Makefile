@@ -10,7 +10,7 @@ JOBS ?= 2
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 export PIP_NO_WARN_SCRIPT_LOCATION := 1
 
-.PHONY: help demo test test-fast lint docs venv bench-venv lock lock-bench check-python clean
+.PHONY: help demo test test-fast lint docs experiments experiments-smoke venv bench-venv lock lock-bench check-python clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -28,6 +28,14 @@ lint: venv ## ruff (rules and format) and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+CLAIMS := distillation_law broad_domain explained_accuracy active_selection more_training text_mix selection_knobs voices
+
+experiments: venv ## the paper's claims at small scale, all arms that are not there yet (hours; MINUTES=30 stops in between)
+	@for claim in $(CLAIMS); do $(VENV)/bin/python -m experiments.$$claim $(if $(MINUTES),--minutes $(MINUTES)) || exit 1; done
+
+experiments-smoke: venv ## each experiment at a size that only shows that it works (minutes)
+	@for claim in $(CLAIMS); do $(VENV)/bin/python -m experiments.$$claim --toy || exit 1; done
 
 docs: venv ## the docs as a site, in build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 import soundfile
@@ -67,3 +68,20 @@ def test_what_is_no_model_or_no_audio_is_said_in_a_sentence(folder, tmp_path):
             model.answer(tmp_path / "q.wav")
         with pytest.raises(MissingFileError, match=r"no\.wav does not exist; give the path"):
             model.answer(tmp_path / "no.wav")
+
+
+def test_silence_and_an_answer_without_words_are_warned_of_at_the_callers_line(folder):
+    nothing = tiny_talker.samples(0.5) * 1e-3
+    with load(folder) as model:
+        with pytest.warns(UserWarning, match="samples holds no sound .* the answer is to silence") as told:
+            model.answer(nothing, max_tokens=12)
+        with pytest.warns(UserWarning, match="holds no sound") as streamed:
+            list(model.stream(nothing, max_tokens=12))
+        assert {warning.filename for warning in (*told, *streamed)} == {__file__}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.answer(folder.parent / "q.wav", max_tokens=8)
+        model.talker._end_ids = frozenset(range(len(model.talker.processor.tokenizer)))
+        model.talker.engine._rows["hears"] = model.talker._rows(model.talker.model)
+        with pytest.warns(UserWarning, match=r"the answer is empty: the model ended at once\."):
+            assert model.answer(prompt="the river", max_tokens=3) == ""

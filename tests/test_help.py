@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
@@ -64,3 +65,26 @@ print("loaded:", [name for name in {HEAVY!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["measure", "x", "--tasks", "openbookqa", "--items", "openbookqa=no.jsonl"],
+        ["score", "openbookqa", "--model", "x", "--items", "no.jsonl"],
+        ["score", "openbookqa", "--model", "x", "--shots-from", "no.jsonl"],
+        ["speak", "openbookqa", "--items", "no.jsonl", "--voice", "piper-joe", "--out", "spoken"],
+    ],
+)
+def test_nothing_heavy_is_loaded_to_say_that_a_file_is_missing(command, tmp_path):
+    asked = f"""
+import sys
+from salad.cli import app
+try:
+    app({command!r})
+except Exception as error:
+    print(error)
+print("loaded:", [name for name in ("torch", "transformers", "numpy", "scipy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.stdout == "no.jsonl does not exist; name a JSONL file of items.\nloaded: []\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lhotse import MonoCut, Recording, SupervisionSegment
+from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
 
 from salad.errors import AlignmentError, DataError, MissingFileError
 from salad.speech import index as index_module
@@ -87,6 +87,22 @@ def test_ids_of_one_hash_are_told_apart(tmp_path, monkeypatch):
     assert index.rows_of(["u3", "u0"]).tolist() == [3, 0]
     with pytest.raises(DataError, match=r"no cut 'u7' \(2 of"):
         index.rows_of(["u3", "u7", "u8"])
+
+
+def test_the_hash_of_the_cuts_does_not_depend_on_where_they_and_their_audio_lie(tmp_path):
+    def hashed(folder, audio, text="one two", order=1):
+        cuts = [cut("a", text), cut("b", "three")]
+        for one in cuts:
+            one.recording.sources = [AudioSource("file", [0], str(audio / f"{one.id}.flac"))]
+        return IndexedCuts(prepared(tmp_path / folder, cuts[::order])).sha256
+
+    inside = hashed("mine", (tmp_path / "mine").resolve() / "audio")
+    assert len(inside) == 64
+    assert hashed("yours", Path("/somewhere/else")) == inside
+    assert hashed("renamed", Path("/somewhere/else"), order=-1) != inside
+    assert hashed("reworded", Path("/somewhere/else"), "one too") != inside
+    other = prepared(tmp_path / "other", [cut("a", "one two"), cut("b", "three")])
+    assert IndexedCuts(other).sha256 != inside, "without audio"
 
 
 def test_an_id_that_stands_twice_is_refused(tmp_path):

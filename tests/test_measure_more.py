@@ -9,7 +9,7 @@ import pytest
 import tiny
 from salad.cli.measured_lines import lines_of, open_lines
 from salad.cli.measured_tasks import domains_of, item_files, speak_here
-from salad.errors import AssetError, DataError, RecipeError
+from salad.errors import AssetError, DataError, MissingFileError, RecipeError
 from salad.measure.arms import Measuring, Writer
 from salad.measure.choice_scorers import EngineScorer
 from salad.measure.open_result import OpenArm, OpenResult
@@ -135,9 +135,13 @@ def test_a_cascade_names_the_llm_that_reads_in_it():
 
 
 def test_items_are_named_by_task(tmp_path):
-    assert item_files(["a.jsonl"], "copa") == {"copa": tmp_path.__class__("a.jsonl")}
+    items = tmp_path / "a.jsonl"
+    with pytest.raises(MissingFileError, match=r"a\.jsonl does not exist"):
+        item_files([str(items)], "copa")
+    items.touch()
+    assert item_files([str(items)], "copa") == {"copa": items}
     with pytest.raises(RecipeError, match="TASK=FILE"):
-        item_files(["a.jsonl"], "copa,piqa")
+        item_files([str(items)], "copa,piqa")
 
 
 def test_a_server_that_is_not_there_and_a_folder_that_is_not(tmp_path):

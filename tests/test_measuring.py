@@ -259,6 +259,11 @@ def test_a_model_that_only_writes(measuring, tmp_path):
     assert last.reply == "I can't tell."
     assert result.written["speech/nan/clean"].num_unread == 1
     assert result.written["speech/nan/clean"].accuracy_by_rule["declared"] == pytest.approx(23 / 24)
+    # The others' rules draw a letter where none is found: VoiceBench's of four, in expectation.
+    chosen = len(folder.items[-1].choices)
+    by_rule = result.written["speech/nan/clean"].accuracy_by_rule
+    assert by_rule["voicebench"] == pytest.approx((23 + 1 / 4) / 24)
+    assert by_rule["guessing"] == pytest.approx((23 + 1 / chosen) / 24)
     assert result.written["topline"].num_unread == 0
     assert result.as_json()["written"]["speech/nan/clean"]["num_answers"] == 24
     lines = "\n".join(_written(result))

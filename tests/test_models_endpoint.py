@@ -21,7 +21,7 @@ from salad.measure.models import chat_http
 from salad.measure.models.base import Question, Unanswered
 from salad.measure.models.chat_http import retry_after_s
 from salad.measure.models.endpoint import Endpoint
-from salad.measure.models.written import Asked, written_answers, written_summary
+from salad.measure.models.written import Asked, WrittenCounts, written_answers, written_counts
 from tiny_audio_models import clip
 
 SECRET = "sk-a-key-that-must-not-be-seen"
@@ -299,12 +299,14 @@ def test_written_answers_of_an_endpoint_are_counted_item_by_item(server, endpoin
     assert [result.item_id for result in results] == ["i0", "i1", "i2", "i3", "i4", "long"]
     sent = server.asked[0][3]["messages"][0]["content"]
     assert sent[-1]["text"].startswith("\n\nA. a plant\nB. the sun\n")
-    summary = written_summary(results)
-    assert (summary["num_items"], summary["num_answered"]) == (6, 4)
-    assert summary["accuracy"] == {"declared": 0.5, "voicebench": 0.5625, "lmms_eval": 0.5, "guessing": 0.5625}
-    assert summary["num_unparsed"] == {"declared": 1, "voicebench": 1, "lmms_eval": 2}
-    assert summary["unanswered"] == {"no_answer": 1, "too_long": 1}
-    assert [row["id"] for row in summary["unanswered_items"]] == ["i3", "long"]
+    counts = written_counts(results)
+    assert (counts.num_answers, counts.num_unread) == (4, 1)
+    assert counts.accuracy_by_rule == {"declared": 0.5, "voicebench": 0.5625, "lmms_eval": 0.5, "guessing": 0.5625}
+    assert [(one.item_id, one.unanswered.kind) for one in results if one.unanswered] == [
+        ("i3", "no_answer"),
+        ("long", "too_long"),
+    ]
+    assert written_counts(results[3:4]) == WrittenCounts(0, 0, {})
 
 
 def test_several_items_at_once_are_answered_in_their_order(server, endpoint):

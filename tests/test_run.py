@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -140,6 +141,44 @@ def test_how_a_stage_is_cut_up_and_saved_may_change_and_what_it_learns_may_not(t
     assert state() == "done"
     assert state(checkpoint_every=3, micro_batch_positions=4096) == "done"
     assert state(alpha=0.5) == "changed"
+
+
+def older(mark: Path) -> None:
+    """Write a step's mark as a salad without any key that is null in the recipe would have."""
+    known = json.loads(mark.read_text())
+    known["for"]["settings"] = without_nulls(known["for"]["settings"])
+    for name in known["for"]["needs"]:
+        known["for"]["needs"][name] = json.loads((mark.parent / f"{name}.json").read_text())["key"]
+    mark.write_text(json.dumps(known | {"key": marks.key_of(known["for"])}))
+
+
+def without_nulls(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    return {key: without_nulls(value) for key, value in tree.items() if value is not None}
+
+
+def test_a_key_that_salad_got_since_changes_nothing_while_it_is_null(tmp_path: Path) -> None:
+    read = ("stage_one", "stage_two", "stage_two.max_boost", "data")
+    first = Step("first", "", read, (), ("first",), 1, lambda run, progress: {})
+    steps = [first, replace(first, name="second", needs=("first",))]
+    before = recipe(stage_two={"budget_frac": None, "budget_h": 2.0})
+
+    def found(**changes: Any) -> list[StepState]:
+        return states(Run(recipe(**changes) if changes else before, tmp_path), steps)
+
+    execute(Run(before, tmp_path), steps, None, announce, lambda *_: None)
+    for step in steps:
+        older(tmp_path / "steps" / f"{step.name}.json")
+    assert [state.state for state in found()] == ["done", "done"]
+    same: dict[str, Any] = {"budget_frac": None, "budget_h": 2.0}
+    for changes in ({"max_boost": 2.0}, {"warm_start": {"learning_rate": 0.1}}):
+        assert [state.state for state in found(stage_two=same | changes)] == ["changed", "changed"]
+    (one, two) = found(stage_one={"start": "salad-smollm2-135m"}, stage_two=same)
+    assert one.reason == 'stage_one.start was not there, is "salad-smollm2-135m"'
+    assert two.state == "changed"
+    execute(Run(recipe(stage_one={"start": "a"}, stage_two=same), tmp_path), steps, None, announce, lambda *_: None)
+    assert found()[0].reason == 'stage_one.start was "a", is null', "what is known counts, null too"
 
 
 def trained(run: Run, progress: Progress) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import re
 import time
@@ -11,11 +12,13 @@ import time
 import httpx
 import openai
 import pytest
+import soundfile
 import torch
 
 import tiny_talker
 from salad.serve.conversation import Turn
 from salad.serve.http_guard import Limits
+from salad.serve.shown import silence
 from salad.serve.sound import clip_from_bytes
 from salad.serve.talker import Talker
 from serving import Running, said
@@ -79,6 +82,22 @@ def test_a_stream_adds_up_to_the_answer_and_ends_with_the_usage(talker, client):
     assert (last.choices, last.usage.completion_tokens) == ([], 12)
     assert len(chunks) > 5
     assert len({chunk.id for chunk in [*chunks, last]}) == 1
+
+
+def test_a_clip_without_sound_is_named_in_the_answer_and_in_the_log(client, caplog):
+    caplog.set_level("WARNING", logger="uvicorn.error")
+    request = said(max_tokens=12)
+    nothing = io.BytesIO()
+    soundfile.write(nothing, tiny_talker.samples(0.5) * 1e-3, 16_000, format="WAV")
+    request["messages"][0]["content"][0]["input_audio"]["data"] = base64.b64encode(nothing.getvalue()).decode()
+    whole = client.chat.completions.create(**request)
+    (sentence,) = whole.warnings
+    assert sentence == silence([clip_from_bytes(nothing.getvalue(), "messages.0.content.0")])[0]
+    *earlier, last = client.chat.completions.create(**request, stream=True)
+    assert last.warnings == [sentence]
+    assert not any(hasattr(chunk, "warnings") for chunk in earlier)
+    assert [record.getMessage() for record in caplog.records] == [f"{one.id}: {sentence}" for one in (whole, last)]
+    assert client.chat.completions.create(**said(max_tokens=12)).warnings == []
 
 
 @pytest.mark.parametrize("kind", ["MP3", "FLAC", "OGG"])

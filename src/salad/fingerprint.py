@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from salad import take_home
 from salad.assets import ASSETS, cache_dir, digest_of
 from salad.errors import DataError, MissingFileError
 from salad.files import read_json, write_json
@@ -55,6 +56,8 @@ def fingerprint_of(name: str) -> str | None:
         return content_hash(path)
     if name in ASSETS:
         return hashlib.sha256(repr(sorted(ASSETS[name].sha256.items())).encode()).hexdigest()
+    if name == take_home.NAME and take_home.FOLDER.is_dir():
+        return content_hash(take_home.FOLDER)
     return None
 
 

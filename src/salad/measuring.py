@@ -45,7 +45,7 @@ from salad.measure.task_result import Condition, TaskResult, nats_of, per_token
 from salad.measure.tasks.conditions import CLEAN
 from salad.measure.tasks.item import Item
 from salad.measure.tasks.spoken import SpokenTask
-from salad.student import model_folder
+from salad.model.saved import model_folder
 
 
 def load_models(model: str, base: str, dtype: str = "auto") -> tuple[Scorer | Writer, Scorer | Writer]:

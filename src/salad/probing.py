@@ -19,6 +19,7 @@ from salad.files import read_jsonl, write_jsonl
 from salad.fingerprint import content_hash
 from salad.measure.divergence_by_item import ItemScores
 from salad.model.encoder import load_encoder
+from salad.model.saved import model_folder
 from salad.recipe import AugmentSettings, QualitySettings, Recipe, VoiceSettings
 from salad.run import Progress
 from salad.select.clusters import Clusters
@@ -28,7 +29,7 @@ from salad.select.probe_reading import Reading, kinds, read_off, warnings_of_mak
 from salad.select.probe_windows import Hearing, hear_probes
 from salad.speech.prepared import Rejected, read_info, stream_cuts, text_of
 from salad.spoken import speak_folder
-from salad.student import model_folder, recipe_of
+from salad.student import recipe_of
 from salad.synthesize.quality_hearing import hear
 from salad.synthesize.quality_words import character_error_rate
 from salad.synthesize.split import split

@@ -12,31 +12,58 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from salad import take_home
 from salad.assets import ASSETS, HUB_NAME
 from salad.card.bill import BILL_NAME, Bill, read_bill
 from salad.card.measured import results_of
 from salad.card.page import CARD_NAME, model_card
 from salad.errors import AssetError, CheckpointError, RecipeError
 from salad.files import folder_atomic, read_json, write_atomic, write_json
-from salad.model.saved import check_weights
-from salad.student import model_folder
+from salad.model.saved import (
+    HASHES_NAME,
+    PRE_DECAY_BILL_NAME,
+    PRE_DECAY_NAME,
+    WEIGHTS_NAME,
+    check_weights,
+    hashes_of,
+    model_folder,
+)
+from salad.student import before_decay
 
+STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+"""What weights can be rounded to on the disk."""
 TOLD = ("salad.json", BILL_NAME, CARD_NAME, "config.json")
 """Files that tell of the making and may name folders."""
 LOCAL = re.compile(r"""(?<![\w.:/~])(?:~|/(?!/))[^\s"'`,;)|]*/([^\s"'`,;)|/]+)""")
 """A path from the root or the home folder; its last part is kept."""
 
 
-def export(path: Path, out: Path, repo: str) -> list[str]:
+def export(path: Path, out: Path, repo: str, dtype: str | None = None, pre_decay: bool = False) -> list[str]:
     """Write what would be pushed of a model or a run to `out`; gives the names of its files.
 
-    The card says how it is loaded by its name `repo` on the hub.
+    The card says how it is loaded by its name `repo` on the hub, or by that of the package's own model. Weights that
+    are rounded are no longer those that were measured: their card has no numbers.
+
+    Args:
+        path: the model or the run.
+        out: the folder to write.
+        repo: its name.
+        dtype: float16 or bfloat16, what weights are stored in; they are computed with as before.
+        pre_decay: with the weights from before Stage I's learning rate decayed, where Stage II starts.
 
     Raises:
-        RecipeError: `repo` is not of the form org/name.
-        CheckpointError: there is no model, its weights are damaged, or nobody else could load it.
+        RecipeError: `repo` is not of the form org/name, or there is no such dtype.
+        CheckpointError: there is no model, its weights are damaged or too large for the dtype, nobody else could load
+            it, or what is to come with it is not there.
     """
-    check_repo(repo)
+    if repo != take_home.NAME:
+        check_repo(repo)
+    if dtype not in (None, *STORED):
+        raise RecipeError(f"--dtype {dtype}: weights are stored in {' or '.join(STORED)}.")
     folder = model_folder(path)
     check_weights(folder)
     config = dict(read_json(folder / "config.json"))
@@ -44,16 +71,44 @@ def export(path: Path, out: Path, repo: str) -> list[str]:
     missing = [name for name in TOLD if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder} has no {', '.join(missing)}; save it with this version of salad first.")
+    earlier = before_decay(folder) if pre_decay else None
+    if pre_decay and earlier is None:
+        raise CheckpointError(f"{folder} has no weights from before the decay; leave --pre-decay out.")
     with folder_atomic(out) as fresh:
         for file in sorted(folder.iterdir()):
-            if file.is_file() and not file.name.startswith("."):
+            if file.is_file() and not file.name.startswith((".", Path(PRE_DECAY_NAME).stem)):
                 shutil.copy2(file, fresh / file.name)
         bill = _with_comparison(read_bill(fresh), folder)
+        if dtype is not None:
+            _store(fresh / WEIGHTS_NAME, load_file(folder / WEIGHTS_NAME), dtype)
+            bill |= {"weights_dtype": dtype, "results": None}
+        if earlier is not None:
+            _store(fresh / PRE_DECAY_NAME, earlier[0], dtype)
+            write_json(fresh / PRE_DECAY_BILL_NAME, earlier[1])
+        if dtype is not None or earlier is not None:
+            hashes = hashes_of(fresh)
+            write_json(fresh / HASHES_NAME, hashes)
+            bill["weights_sha256"] = hashes[WEIGHTS_NAME]
         write_json(fresh / BILL_NAME, bill)
         write_atomic(fresh / CARD_NAME, model_card(bill, repo))
-        for name in TOLD:
+        for name in (*TOLD, *([PRE_DECAY_BILL_NAME] if earlier else [])):
             write_atomic(fresh / name, without_folders(fresh / name))
     return sorted(file.name for file in out.iterdir())
+
+
+def _store(file: Path, state: dict[str, Tensor], dtype: str | None) -> None:
+    """Write weights, rounded to `dtype`; they are loaded into what the model computes in.
+
+    Raises:
+        CheckpointError: one is too large for it.
+    """
+    kind = STORED[dtype] if dtype is not None else None
+    kept = {name: (w.to(kind) if kind and w.is_floating_point() else w).contiguous() for name, w in state.items()}
+    lost = [name for name, w in kept.items() if not bool(w.isfinite().all()) and bool(state[name].isfinite().all())]
+    if lost:
+        raise CheckpointError(f"{lost[0]} holds numbers that {dtype} has no room for; give --dtype bfloat16.")
+    file.unlink(missing_ok=True)
+    save_file(kept, file, metadata={"format": "pt"})
 
 
 def without_folders(file: Path) -> str:

@@ -36,7 +36,7 @@ def assemble(
     wall_s: Mapping[str, float],
 ) -> dict[str, Any]:
     """The results of a run folder from the per-item rows of its arms and what its steps reported."""
-    seed, num = recipe.seed, recipe.measure.num_bootstrap
+    seed, num, start = recipe.seed, recipe.measure.num_bootstrap, recipe.stage_one.start
     text_llm = read_json(folder / "measured" / "text_llm.json")
     return {
         "schema": SCHEMA,
@@ -50,7 +50,7 @@ def assemble(
             "policy": recipe.sequence.policy,
             "broad": {"corpus": recipe.data.text, "voice": " + ".join(recipe.voice_names)},
             "human": {"corpus": " + ".join(corpora(recipe)), "voice": "human"},
-            "warm_start": recipe.stage_one.warm_start.steps > 0,
+            "warm_start": _warm_start(recipe, folder),
         },
         "arms": [
             {
@@ -58,6 +58,7 @@ def assemble(
                 **arm_estimates(own, seed, num),
                 "split": _split(text_llm["topline"], own, seed, num),
                 **_curves(folder, name),
+                **({"taken_over_from": start} if name == "stage_one" and start else {}),
             }
             for name, own in rows.items()
         ],
@@ -118,9 +119,21 @@ def _law(curve: list[dict[str, Any]], arm: str) -> dict[str, Any] | None:
 
 
 def _bill(folder: Path, arms: list[str]) -> list[dict[str, Any]]:
-    """What each arm's own stage drew, from the bill beside its model."""
-    there = [folder / arm / "model" for arm in arms if (folder / arm / "model" / BILL_NAME).is_file()]
-    return [read_bill(model)["training"][-1] for model in there]
+    """What each arm's own stage drew, from the bill beside its model; all of what was taken over."""
+    found = [part for arm in arms for part in _trained_on(folder / arm / "model")[-1:]]
+    taken = [part for part in _trained_on(folder / "stage_one" / "model") if "taken_over_from" in part]
+    return [*taken, *(part for part in found if "taken_over_from" not in part)]
+
+
+def _warm_start(recipe: Recipe, folder: Path) -> bool:
+    """Whether the adapter had a warm start before Stage I, here or where that was taken over from."""
+    if recipe.stage_one.start is None:
+        return recipe.stage_one.warm_start.steps > 0
+    return any(part["warm_start"] for part in _trained_on(folder / "stage_one" / "model"))
+
+
+def _trained_on(model: Path) -> list[dict[str, Any]]:
+    return list(read_bill(model)["training"]) if (model / BILL_NAME).is_file() else []
 
 
 def _comparisons(rows: Mapping[str, ArmRows], seed: int, num_bootstrap: int) -> list[dict[str, Any]]:

@@ -99,18 +99,20 @@ def dependences(run: Run, steps: Sequence[Step]) -> dict[str, Dependences]:
     """Step -> all it depends on: the layout, its recipe keys, its inputs' hashes, and the keys of the steps it needs.
 
     An input whose content can't be told now (a disk that is not mounted, data that was deleted since) is taken to be
-    what it was when the step began.
+    what it was when the step began; a key that is null, and was not there then, to change nothing.
     """
     found: dict[str, Dependences] = {}
     tree = run.recipe.model_dump(mode="json")
     for step in steps:
         mark = run.mark(step.name)
-        before = ((mark.done() or mark.begun() or {}).get("for") or {}).get("inputs", {})
+        before = (mark.done() or mark.begun() or {}).get("for") or {}
+        known = before.get("inputs", {})
+        settings = {key: _at(tree, key) for key in ("seed", *step.settings)}
         found[step.name] = {
             "layout": LAYOUT,
             "step": step.name,
-            "settings": {key: _at(tree, key) for key in ("seed", *step.settings)},
-            "inputs": {name: now or before.get(name) for name, now in step.inputs(run.recipe).items()},
+            "settings": _less_new_nulls(settings, before.get("settings")),
+            "inputs": {name: now or known.get(name) for name, now in step.inputs(run.recipe).items()},
             "needs": {name: key_of(found[name]) for name in step.needs},
         }
     return found
@@ -334,3 +336,11 @@ def _at(tree: dict[str, Any], key: str) -> Any:
     for part in key.split("."):
         node = node[part]
     return {k: v for k, v in node.items() if k not in MAY_CHANGE} if isinstance(node, dict) else node
+
+
+def _less_new_nulls(now: Any, before: Any) -> Any:
+    """`now` less the keys that are null and that `before` does not know: a key that salad got since, and not used."""
+    if not isinstance(now, dict) or not isinstance(before, dict):
+        return now
+    known = {key: value for key, value in now.items() if value is not None or key in before}
+    return {key: _less_new_nulls(value, before.get(key)) for key, value in known.items()}

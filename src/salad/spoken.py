@@ -36,7 +36,7 @@ def speak_folder(
     voices: str | Sequence[VoiceSettings],
     augment: AugmentSettings,
     quality: QualitySettings,
-    asr: str,
+    asr: str | None,
     aligner: str,
     encoder: SpeechEncoder,
     threads: int,
@@ -56,7 +56,7 @@ def speak_folder(
         voices: one by its name, or a pool.
         augment: what is done to the sound.
         quality: which utterances are refused.
-        asr: the recognizer of the check.
+        asr: the recognizer of the check; None: the sound is checked alone.
         aligner: times the words where the voice does not, as `load_aligner` knows it.
         encoder: whose features to make.
         threads: CPU threads of all processes together.

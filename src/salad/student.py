@@ -9,19 +9,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from salad.card.bill import Bill, data_bill
+from salad.card.bill import Bill, data_bill, read_bill
 from salad.card.page import write_card
+from salad.distill.checkpoint_folder import verified
 from salad.distill.parallel import whole
+from salad.distill.tensor_files import read_into, stored_tensors
 from salad.errors import CheckpointError
 from salad.files import folder_atomic, read_json, read_jsonl, write_json, write_jsonl
 from salad.interleave.utterances import Utterance
 from salad.model.llm import load_tokenizer
 from salad.model.processor import SpeechFeatureExtractor, SpeechLMProcessor
-from salad.model.saved import WEIGHTS_NAME
+from salad.model.saved import PRE_DECAY_BILL_NAME, PRE_DECAY_NAME, WEIGHTS_NAME, before_decay_place, check_weights
 from salad.model.speech_lm import SpeechLM
 from salad.model.warm_start import WarmStartReport, not_taught, warm_start
 from salad.model.warm_starts.words import Clip
@@ -121,16 +124,24 @@ def new_processor(recipe: Recipe) -> SpeechLMProcessor:
     return SpeechLMProcessor(extractor, tokenizer)
 
 
-def model_folder(path: Path) -> Path:
-    """A model folder, or the best model of a run folder (Stage II, else Stage I).
+def before_decay(model: Path) -> tuple[dict[str, Tensor], Bill] | None:
+    """A model's weights from before Stage I's learning rate decayed, where Stage II starts, and their bill.
+
+    None where there are none (`before_decay_place`).
 
     Raises:
-        CheckpointError: neither.
+        CheckpointError: they are damaged.
     """
-    for candidate in (path, path / "stage_two" / "model", path / "stage_one" / "model"):
-        if (candidate / "salad.json").is_file():
-            return candidate
-    raise CheckpointError(f"{path} is neither a speech LLM's folder nor a run that has come to a model.")
+    place = before_decay_place(model)
+    if place is None:
+        return None
+    if place.is_file():
+        check_weights(model, PRE_DECAY_NAME)
+        return load_file(place), dict(read_json(model / PRE_DECAY_BILL_NAME))
+    verified(place, ALONE)
+    state = {name: torch.empty(size, dtype=kind) for name, (size, kind) in stored_tensors(place, "weights").items()}
+    read_into(state, place)
+    return state, read_bill(place)
 
 
 def recipe_of(model: Path) -> Recipe:

@@ -13,10 +13,11 @@ from salad.interleave.builder import SequenceBuilder
 from salad.interleave.utterances import SpeechCorpus, feature_lookup
 from salad.measure.misalignment import forgetting_by_item, hearing, hears, misalignment_by_item, per_token
 from salad.model.llm import load_tokenizer
+from salad.model.saved import model_folder
 from salad.model.speech_lm import SpeechLM
 from salad.recipe import parse_recipe
 from salad.speech.prepared import read_info
-from salad.student import model_folder, recipe_of
+from salad.student import recipe_of
 
 BOOTSTRAP = 2000
 

@@ -146,7 +146,7 @@ def _speech(source: Sequence[Utterance]) -> Bill:
         "num_items": len(source),
         "hours": sum(origin["hours"] for origin in origins),
         "origins": origins,
-        "cuts_sha256": content_hash(folder / CUTS_NAME),
+        "cuts_sha256": source.cuts.sha256,
         "encoder": {"name": encoder["name"], "fingerprint": encoder["fingerprint"]},
         **{key: info[key] for key in ("voice", "voice_fingerprint", "selection", "quality") if key in info},
     }
@@ -192,7 +192,7 @@ def _voices(source: Mapping[str, Any], recipe: Recipe) -> list[Bill]:
     """Who has spoken in a source: of a pool, those that were drawn at all."""
     own = recipe.voices[0].name
     voices = source.get("voices") or (
-        [{"name": source["voice"], "asked": own, "fingerprint": source["voice_fingerprint"]}]
+        [{"name": source["voice"], "asked": source.get("asked", own), "fingerprint": source["voice_fingerprint"]}]
         if "voice" in source
         else []
     )

@@ -174,8 +174,9 @@ def _stage(part: Bill, of_model: str) -> str:
     speech = [source for source in part["sources"] if source["kind"] != "text"]
     texts = [source for source in part["sources"] if source["kind"] == "text"]
     ends = "" if part["steps"] == part["of_steps"] else f" of {part['of_steps']}"
+    taken = f", taken over from {part['taken_over_from']}" if "taken_over_from" in part else ""
     lines = [
-        f"## Data of {part['stage'].replace('_', ' ')}",
+        f"## Data of {part['stage'].replace('_', ' ')}{taken}",
         f"{part['steps']}{ends} steps, seed {part['seed']}: {part['num_sequences']:,} sequences; the student heard "
         f"{part['num_speech_positions']:,} positions ({_hours(part['hours_heard'])}), read "
         f"{part['num_text_positions']:,}, and carried loss at {part['num_scored_positions']:,}.",
@@ -261,6 +262,10 @@ def _model(model: Bill) -> tuple[str, ...]:
 def _made(bill: Bill) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in bill["versions"].items())
     weights = f"\n\nSHA-256 of `{WEIGHTS_NAME}`: `{bill['weights_sha256']}`" if "weights_sha256" in bill else ""
+    if "weights_dtype" in bill:
+        weights += (
+            f". They were rounded to {bill['weights_dtype']}, and are computed with in the model's own precision."
+        )
     recipe = yaml.safe_dump(bill["recipe"], sort_keys=False, allow_unicode=True)
     return (
         f"## How it was made\n\nSeed {bill['seed']}; {versions}.{weights}\n\n"

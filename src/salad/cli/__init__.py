@@ -16,6 +16,7 @@ import typer
 
 from salad import __version__
 from salad.cli import (  # noqa: F401  (each adds its verbs to the app)
+    asking,
     checking,
     cleaning,
     clustering,

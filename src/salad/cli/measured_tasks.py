@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salad.errors import DataError, RecipeError
+from salad.files import check_items_file
 
 if TYPE_CHECKING:
     from salad.display import Bar
@@ -50,6 +51,7 @@ def item_files(given: list[str], names: str | None) -> dict[str, Path]:
 
     Raises:
         RecipeError: it is not of that form, or of no task that is asked for.
+        MissingFileError: a file is not there.
     """
     wanted = [name.strip() for name in (names or "").split(",")]
     found: dict[str, Path] = {}
@@ -60,6 +62,7 @@ def item_files(given: list[str], names: str | None) -> dict[str, Path]:
         elif not equals or name not in wanted:
             raise RecipeError(f"--items {one}: write it as TASK=FILE, with one of --tasks {names}.")
         found[name] = Path(file)
+        check_items_file(found[name])
     return found
 
 

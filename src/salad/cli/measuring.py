@@ -94,12 +94,13 @@ def measure(
         )
     if (items or voice) and (spoken or tasks is None):
         raise RecipeError("--items and --voice are for tasks that are spoken here: give --tasks, and no --spoken.")
+    files = item_files(items or [], tasks)  # what is wrong with them shows before anything is loaded
     quiet()
     result: dict[str, Any] = {"model": model, "seed": seed}
     lines: list[str] = []
     warnings: list[str] = []
     out = out or Path("measured") / Path(model).name
-    corpus, there = None, _tasks(spoken, tasks, items, voice, out / "spoken", limit, threads)
+    corpus, there = None, _tasks(spoken, tasks, files, voice, out / "spoken", limit, threads)
     if there:
         how = _How(asr, rule, shots, limit, seed, threads, workers, domains_of(domains), number)
         found = _measure_tasks(model, base, there, how, out)
@@ -167,7 +168,7 @@ class _Found:
 def _tasks(
     spoken: list[Path] | None,
     names: str | None,
-    items: list[str] | None,
+    files: dict[str, Path],
     voices: list[str] | None,
     out: Path,
     limit: int | None,
@@ -178,7 +179,7 @@ def _tasks(
         return {name: (one, None) for name, one in spoken_tasks(spoken, names).items()}
     if names is None:
         return {}
-    return {**speak_here(names, item_files(items or [], names), voices, out, limit, threads)}
+    return {**speak_here(names, files, voices, out, limit, threads)}
 
 
 def _measure_tasks(

@@ -47,9 +47,12 @@ def run(
     from salad.ranks import started_ranks
     from salad.run import Run, execute
     from salad.steps import STEPS
+    from salad.taking_over import start_model
 
     require_tracker(loaded.engine.tracker)
     folder = run_folder(loaded.name, out)
+    if loaded.stage_one.start is not None and Run(loaded, folder).mark("stage_one").done() is None:
+        start_model(loaded)  # refused now, and not after all that comes before Stage I
     with started_ranks(loaded.engine.device) as ranks:
         run = Run(loaded, folder, ranks)
         if not ranks.is_main:  # it works, and shows nothing

@@ -10,6 +10,7 @@ import typer
 
 from salad.cli.options import JsonOption, ThreadsOption, app, print_json, quiet
 from salad.errors import RecipeError
+from salad.files import check_items_file
 
 if TYPE_CHECKING:
     from salad.measure.spoken_clips import SpokenClips
@@ -55,6 +56,9 @@ def score(
 
     The same command goes on where it was cut off; scores of another model, prompt or task version are never mixed in.
     """
+    for file in (items, shots_from):
+        if file is not None:
+            check_items_file(file)
     from salad.measure.choices import check_rule
     from salad.measure.tasks import task as task_named
 

@@ -11,6 +11,7 @@ import typer
 
 from salad.cli.options import JsonOption, app, print_json
 from salad.errors import RecipeError
+from salad.files import check_items_file
 
 if TYPE_CHECKING:
     from salad.measure.tasks.conditions import Condition
@@ -76,6 +77,8 @@ def speak(
     salad speak openbookqa --speed 0.8 --speed 1.25 --noise-snr-db 10 --telephone --out spoken/openbookqa
     salad speak sd_qa --from hub --out spoken/sd_qa
     """
+    if items is not None:
+        check_items_file(items)
     from salad.display import bar
     from salad.measure.tasks.speaking import Check, earlier_check
 

@@ -18,7 +18,7 @@ def assets(
     check: Annotated[bool, typer.Option("--check", help="Hash every file again.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the offline models and corpora, or fetch and check some."""
+    """List the model that comes with salad and the offline models and corpora, or fetch and check some."""
     from dataclasses import asdict
 
     from salad.assets import cache_dir, fetch, status
@@ -32,8 +32,14 @@ def assets(
         return print_json([{key: _plain(value) for key, value in row.items()} for row in rows])
     print(f"cache: {cache_dir()} (set SALAD_CACHE to move it)")
     for row in rows:
-        state = "verified" if row["verified"] else "present, not verified" if row["present"] else "not fetched"
-        print(f"{row['name']:<24} {row['kind']:<9} {row['size_mb']:>5.0f} MB  {state:<22} {row['licence']}")
+        print(f"{row['name']:<24} {row['kind']:<10} {row['size_mb']:>5.0f} MB  {_state(row):<22} {row['licence']}")
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["packaged"]:
+        damaged = "in the package, DAMAGED"
+        return ("in the package" if row["verified"] else damaged) if row["present"] else "not in this build"
+    return "verified" if row["verified"] else "present, not verified" if row["present"] else "not fetched"
 
 
 def _plain(value: Any) -> Any:

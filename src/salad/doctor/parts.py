@@ -65,9 +65,11 @@ def _extra(name: str) -> Part:
 
 
 def offline_assets() -> list[dict[str, Any]]:
-    """The rows of `salad assets`, each with `state` (verified, not verified, not fetched) and the command for it."""
+    """The rows of `salad assets` that are fetched, with `state` (verified, not verified, not fetched) and `command`."""
     rows = []
     for row in status():
+        if row.packaged:
+            continue
         state = "verified" if row.verified else "not verified" if row.present else "not fetched"
         command = f"salad assets {row.name}" if not row.verified else ""
         rows.append({**asdict(row), "state": state, "command": command, "what": ASSETS[row.name].description})

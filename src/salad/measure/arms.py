@@ -14,6 +14,7 @@ from pathlib import Path
 from salad.measure.choice_request import Unscorable
 from salad.measure.choice_scorers import Scorer
 from salad.measure.models.base import Listener
+from salad.measure.models.written import WrittenCounts
 from salad.measure.reading import ReadingScorer
 from salad.measure.score_task import ScoreSettings, TaskScores, score_task
 from salad.measure.spoken_clips import SpokenClips
@@ -23,7 +24,7 @@ from salad.measure.task_result import NATS
 from salad.measure.tasks.item import Item
 from salad.measure.tasks.task import Task
 from salad.measure.transcripts import Transcripts
-from salad.measure.written_task import WrittenArm, answer_task, written_arm
+from salad.measure.written_task import answer_task, written_arm
 
 Progress = Callable[[str, int, int], None]  # told an arm, items done, items in all
 
@@ -60,7 +61,7 @@ class Scoring:
         """See the class."""
         self.measuring, self.task, self.items = measuring, task, items
         self.unscorable: dict[str, dict[str, str]] = {}
-        self.written: dict[str, WrittenArm] = {}
+        self.written: dict[str, WrittenCounts] = {}
 
     def read(self, who: Scorer | Writer, arm: str, clips: SpokenClips) -> TaskScores:
         """The clips' transcripts, in the speech's place."""
@@ -86,7 +87,7 @@ class Scoring:
             written = (who.listener, self.task, asked, place, seed, clips, transcripts, own.limit, tell, own.workers)
             result = answer_task(*written)
             if not arm.startswith("."):
-                self.written[arm] = written_arm(result.scores)
+                self.written[arm] = written_arm(result.scores, asked)
         else:
             result = score_task(who, self.task, asked, place, own.settings, self.items, clips, own.limit, tell)
         self.lose(arm, result.unscorable)

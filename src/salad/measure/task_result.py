@@ -8,10 +8,10 @@ from typing import Any
 
 from salad.measure.gap import Arms, Gap
 from salad.measure.listening import Listening
+from salad.measure.models.written import WrittenCounts
 from salad.measure.statistics import Estimate, ratio_of_sums
 from salad.measure.task_divergence import Apart
 from salad.measure.tasks.task import Task
-from salad.measure.written_task import WrittenArm
 
 NATS = {"forgetting": "forgetting_nats", "misalignment": "misalignment_nats", "base_to_speech": "base_nats"}
 
@@ -82,7 +82,7 @@ class TaskResult:
     resolved: str
     chance: float
     unscorable: dict[str, dict[str, str]]
-    written: dict[str, WrittenArm] = field(default_factory=dict)
+    written: dict[str, WrittenCounts] = field(default_factory=dict)
 
     @property
     def caution(self) -> str | None:

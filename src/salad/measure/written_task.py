@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from salad.measure.choice_request import Unscorable
 from salad.measure.choices import ItemScore
 from salad.measure.item_scores import WRITTEN_RULES, ScoreFolder
 from salad.measure.models.base import Listener, Speech
-from salad.measure.models.written import Asked, Written, asked, written_answers
+from salad.measure.models.parse import Parsed, credits
+from salad.measure.models.written import Asked, Written, WrittenCounts, asked, written_answers, written_counts
 from salad.measure.score_task import PART_ITEMS, UNSPOKEN, TaskScores, is_stale
 from salad.measure.spoken_clips import SpokenClips
 from salad.measure.tasks.item import Item
@@ -87,24 +88,17 @@ def answer_task(
     return TaskScores(scores, unscorable)
 
 
-@dataclass(frozen=True)
-class WrittenArm:
-    """How an arm's written answers were read: how many there are, how many could not be read by the declared rule.
-
-    `accuracy_by_rule` is in 0–1, by the declared rule and by others' (models/parse.py); the declared one counts.
-    """
-
-    num_answers: int
-    num_unread: int
-    accuracy_by_rule: dict[str, float]
+def written_arm(scores: Sequence[ItemScore], items: Sequence[Item]) -> WrittenCounts:
+    """An arm's answers to the items, counted from their records."""
+    num_choices = {item.id: len(item.choices) for item in items}
+    return written_counts([_written(score, num_choices[score.item_id]) for score in scores])
 
 
-def written_arm(scores: Sequence[ItemScore]) -> WrittenArm:
-    """An arm's answers, counted."""
-    unread = sum(score.prediction == UNREAD for score in scores)
-    right = {rule: sum(score.predictions[rule] == score.answer for score in scores) for rule in WRITTEN_RULES}
-    shares = {rule: count / len(scores) for rule, count in right.items()} if scores else {}
-    return WrittenArm(len(scores), unread, shares)
+def _written(score: ItemScore, num_choices: int) -> Written:
+    """What a record says was written; the reverse of `_record`."""
+    read = {rule: None if score.predictions[rule] == UNREAD else score.predictions[rule] for rule in WRITTEN_RULES}
+    parsed = Parsed(score.reply or "", **read)
+    return Written(score.item_id, parsed, credits(parsed, num_choices, score.answer))
 
 
 def _answer_part(

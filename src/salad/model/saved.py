@@ -1,8 +1,10 @@
 """A saved model's folder: how it is written whole, how its weights are known, and what loading it can be asked for.
 
-model.safetensors    what was trained
-hashes.json          {"model.safetensors": SHA-256}, written last; a folder without it was saved by other means and
-                     is loaded as it is
+model.safetensors              what was trained
+pre_decay.safetensors          the same before Stage I's learning rate decayed, where it was exported with it; Stage II
+pre_decay_data_bill.json       starts there (docs/take-home.md)
+hashes.json                    {"model.safetensors": SHA-256}, written last; a folder without it was saved by other
+                               means and is loaded as it is
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from salad import take_home
 from salad.assets import digest_of
 from salad.errors import CheckpointError
 from salad.files import flush, new_folder_beside, put_in_place, read_json, write_json
 from salad.model.llm import DTYPES
 
 WEIGHTS_NAME = "model.safetensors"
+PRE_DECAY_NAME = "pre_decay.safetensors"
+PRE_DECAY_BILL_NAME = "pre_decay_data_bill.json"
 HASHES_NAME = "hashes.json"
 ONE_FILE = 2**60  # bytes: weights are never cut into shards, which their hash and their loading would have to follow
 # What transformers' Auto classes and pipelines hand over besides what the user asked for.
@@ -64,7 +69,44 @@ def _move_into(folder: Path, fresh: Path) -> None:
     flush(folder)
 
 
-def check_weights(folder: Path) -> None:
+def model_folder(path: Path) -> Path:
+    """A model folder, the best model of a run folder (Stage II, else Stage I), or the model that comes with salad.
+
+    Raises:
+        CheckpointError: none of these.
+        AssetError: this build comes without a model, and it is named.
+    """
+    if str(path) == take_home.NAME and not path.exists():
+        return take_home.folder()
+    for candidate in (path, path / "stage_two" / "model", path / "stage_one" / "model"):
+        if (candidate / "salad.json").is_file():
+            return candidate
+    if not path.exists():
+        raise CheckpointError(f"there is no model at {path}; name a model's folder, a run, or {take_home.NAME}.")
+    raise CheckpointError(f"{path} is neither a speech LLM's folder nor a run that has come to a model.")
+
+
+def before_decay_place(model: Path) -> Path | None:
+    """Where a model's weights from before Stage I's learning rate decayed lie; None where there are none.
+
+    A file beside an exported model, or the folder of the checkpoint that its run has kept.
+    """
+    if (model / PRE_DECAY_NAME).is_file():
+        return model / PRE_DECAY_NAME
+    home = model.resolve().parent
+    for stage in (home, home.parent / "stage_one"):
+        checkpoint = stage / "checkpoints" / Path(PRE_DECAY_NAME).stem
+        if (checkpoint / "state.json").is_file():
+            return checkpoint
+    return None
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """File -> SHA-256 of the weights that lie in a folder."""
+    return {name: digest_of(folder / name) for name in (WEIGHTS_NAME, PRE_DECAY_NAME) if (folder / name).is_file()}
+
+
+def check_weights(folder: Path, name: str = WEIGHTS_NAME) -> None:
     """Hold the weights in a folder against the hash that was saved with them, if one was.
 
     Raises:
@@ -72,11 +114,11 @@ def check_weights(folder: Path) -> None:
     """
     if not (folder / HASHES_NAME).is_file():
         return
-    expected = str(read_json(folder / HASHES_NAME).get(WEIGHTS_NAME))
-    found = digest_of(folder / WEIGHTS_NAME)
+    expected = str(read_json(folder / HASHES_NAME).get(name))
+    found = digest_of(folder / name)
     if found != expected:
         raise CheckpointError(
-            f"{folder / WEIGHTS_NAME} is damaged: its SHA-256 is {found[:12]}…, that of what was saved "
+            f"{folder / name} is damaged: its SHA-256 is {found[:12]}…, that of what was saved "
             f"{expected[:12]}…; copy or train it again (or delete {HASHES_NAME} if you changed the weights yourself)."
         )
 

@@ -255,6 +255,9 @@ def _warnings(recipe: Recipe, stages: dict[str, dict[str, Any]]) -> list[str]:
             f"Texts over some {words} words make more than sequence.max_positions={limit} when they are spoken, and "
             "Stage II leaves them out: prepare shorter ones (salad prepare text --max-words)."
         )
+    if recipe.stage_one.start is not None:
+        warnings.append(f"Stage I is taken over from {recipe.stage_one.start}: what it would take is not taken.")
+        return warnings
     text_frac, share = recipe.stage_one.text_frac, stages["stage_one"]["share_of_positions"].get("text", 0.0)
     if 0 < text_frac < 1 and abs(share - text_frac) > UNLIKE_SHARES:
         odds = text_frac / (1 - text_frac) * (1 - share) / share * text_frac / (1 - text_frac)

@@ -60,8 +60,13 @@ class StageSettings(Settings):
 
 
 class StageOneSettings(StageSettings):
-    """Stage I: distillation on natural speech, `text_frac` of the sequences being text; warmup-stable-decay."""
+    """Stage I: distillation on natural speech, `text_frac` of the sequences being text; warmup-stable-decay.
 
+    `start`: a finished model, a run, or salad-smollm2-135m, which is taken over instead (docs/training.md); nothing
+    else here is then read.
+    """
+
+    start: str | None = None
     text_frac: Frac = 1 / 3
     warmup_steps: Annotated[int, Field(ge=0)] = 5
     decay_frac: Frac = 0.2

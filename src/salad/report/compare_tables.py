@@ -20,6 +20,7 @@ from salad.report.table import (
     percent_estimate,
     points,
     points_estimate,
+    titled,
 )
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -205,7 +206,7 @@ def _given(results: Results) -> dict[str, str]:
     found |= {f"speech: {key}": duration(seconds) for key, seconds in amounts.items()}
     for part in results.bill:
         for source in part.sources:
-            what = f"data: {ARM_TITLES.get(part.stage, part.stage)}, {source.name}"
+            what = f"data: {titled(part.stage, part.taken_over_from)}, {source.name}"
             found[what] = f"{source.num_items:,} items, {source.num_sequences:,} sequences"
     return found | {f"trained on: {ARM_TITLES.get(key, key)}": str(where) for key, where in results.trained_on.items()}
 

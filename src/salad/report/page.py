@@ -115,7 +115,7 @@ def bill_table(results: Results) -> list[list[str]]:
             licences = dict.fromkeys(str(origin.get("licence") or "not stated") for origin in source.origins)
             rows.append(
                 [
-                    table.ARM_TITLES.get(part.stage, part.stage),
+                    table.titled(part.stage, part.taken_over_from),
                     source.name,
                     source.kind,
                     f"{source.num_items:,}",
@@ -132,13 +132,13 @@ def bill_table(results: Results) -> list[list[str]]:
 
 def _warm_start_row(results: Results, part: StageBill) -> list[list[str]]:
     """The row of a stage's warm start, which is drawn over all the speech of the stage; none where there was none."""
-    warm, there_s = part.warm_start, results.speech_s(part.stage)
+    warm, there_s = part.warm_start, None if part.taken_over_from else results.speech_s(part.stage)
     if warm is None:
         return []
     heard_s = 3600 * warm.hours_at_most
     return [
         [
-            table.ARM_TITLES.get(part.stage, part.stage),
+            table.titled(part.stage, part.taken_over_from),
             "all speech of the stage",
             f"warm start ({warm.kind.replace('_', '-')})",
             table.NOTHING,

@@ -112,9 +112,10 @@ class WarmStartBill(Record):
 
 
 class StageBill(Record):
-    """The data bill of one stage (docs/data-bill.md)."""
+    """The data bill of one stage (docs/data-bill.md), of this run or of the model that it started from."""
 
     stage: str
+    taken_over_from: str | None = None
     steps: int
     position_hz: float | None = None
     warm_start: WarmStartBill | None = None
@@ -122,7 +123,10 @@ class StageBill(Record):
 
 
 class Arm(Record):
-    """One model of the run and all that was measured on it; None where there was nothing to measure on."""
+    """One model of the run and all that was measured on it; None where there was nothing to measure on.
+
+    `taken_over_from`: the model that the run started from, where it trained no Stage I.
+    """
 
     name: ArmName
     misalignment_nats: Estimate
@@ -138,6 +142,7 @@ class Arm(Record):
     warm_start: list[WarmStartPoint]
     split: GapSplit | None = None
     law: Law | None = None
+    taken_over_from: str | None = None
 
 
 class Speech(Record):

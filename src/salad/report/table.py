@@ -51,7 +51,7 @@ def arms_table(results: Results) -> list[list[str]]:
 
 def _arm_row(arm: Arm, topline: Estimate | None) -> list[str]:
     return [
-        ARM_TITLES[arm.name],
+        titled(arm.name, arm.taken_over_from),
         nats_estimate(arm.misalignment_nats),
         nats_estimate(arm.misalignment_swapped_nats),
         nats_estimate(arm.hearing_nats),
@@ -63,6 +63,12 @@ def _arm_row(arm: Arm, topline: Estimate | None) -> list[str]:
         percent_estimate(arm.task.speech if arm.task else None),
         gap_points(topline, arm.task.speech if arm.task else None),
     ]
+
+
+def titled(stage: str, taken_over_from: str | None) -> str:
+    """A stage's title, with the model that it was taken over from instead of trained."""
+    title = ARM_TITLES.get(stage, stage)
+    return title if taken_over_from is None else f"{title}, taken over from {taken_over_from}"
 
 
 def hears(arm: Arm) -> str:

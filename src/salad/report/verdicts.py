@@ -118,6 +118,8 @@ def _stage(results: Results, name: str, before_name: str | None) -> Verdict | No
     if arm.forgetting_nats:
         sentences.append(f"Forgetting on text: {nats_estimate(arm.forgetting_nats)} nats.")
     tone: Tone = moved if arm.hears else "unsure" if human_only else "bad"
+    if arm.taken_over_from is not None:
+        sentences.insert(0, f"This run trained no Stage I: it started from {arm.taken_over_from}.")
     return Verdict(ARM_TITLES[name], tone, headline, sentences)
 
 

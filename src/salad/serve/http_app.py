@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
+import logging
 import secrets
 import time
 import uuid
@@ -16,19 +15,19 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from salad.errors import TooLongError
-from salad.measure.models.base import TEMPERATURE, TOP_K, Segment, Speech
-from salad.serve.conversation import Prompt, Turn
+from salad.measure.models.base import TEMPERATURE, TOP_K
+from salad.serve.conversation import Prompt
 from salad.serve.drawing import Sampling
 from salad.serve.http_errors import ApiError, add_handlers, as_api_error, error_object
 from salad.serve.http_guard import Guard, Limits
-from salad.serve.http_schema import ChatRequest, InputAudio, Message, TextPart, usage
+from salad.serve.http_messages import turns_of
+from salad.serve.http_schema import ChatRequest, Message, usage
 from salad.serve.rows import Event, Failed, Finished, Job, Piece
-from salad.serve.sound import clip_from_bytes
+from salad.serve.shown import emptiness, silence
 from salad.serve.talker import Talker
 
 T = TypeVar("T")
-MAX_CHARACTERS_PER_TOKEN = 64  # longer than any vocabulary's words on average; what has more is not even tokenized
+_logger = logging.getLogger("uvicorn.error")
 
 
 class _Gone(Exception):  # noqa: N818  (nobody's error: the caller has left)
@@ -89,17 +88,15 @@ async def _complete(talker: Talker, body: ChatRequest, limits: Limits, receive: 
     def in_time(wait: Awaitable[T]) -> Awaitable[T]:
         return _unless_gone(wait, receive, deadline)
 
-    prompt = await in_time(asyncio.to_thread(_prompt, talker, body.messages, limits))
-    answer = Answer(talker, prompt, body, limits)
+    prompt, warnings = await in_time(asyncio.to_thread(_heard, talker, body.messages, limits))
+    answer = Answer(talker, prompt, warnings, body, limits)
     try:
         # The first event decides on the status; a stream that has begun can no longer change it.
         answer.first = await in_time(answer.next())
         if body.stream:
             return AnswerStream(answer, deadline, bool(body.stream_options and body.stream_options.include_usage))
-        text = ""
         event = answer.first
         while isinstance(event, Piece):
-            text += event.text
             event = await in_time(answer.next())
     except BaseException:
         answer.cancel()
@@ -107,23 +104,25 @@ async def _complete(talker: Talker, body: ChatRequest, limits: Limits, receive: 
     assert isinstance(event, Finished)
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": text, "refusal": None},
+        "message": {"role": "assistant", "content": answer.text, "refusal": None},
         "logprobs": None,
         "finish_reason": event.reason,
     }
-    return JSONResponse(answer.head("chat.completion") | {"choices": [choice], "usage": answer.usage(event)})
+    told = {"choices": [choice], "usage": answer.usage(event), "warnings": answer.warnings(event)}
+    return JSONResponse(answer.head("chat.completion") | told)
 
 
 class Answer:
-    """One answer in the making: its events in this event loop, and what all its responses begin with.
+    """One answer in the making: its events in this event loop, its `text` so far, what all its responses begin with.
 
     Raises:
         BusyError, TooLongError: as `Talker.start`.
     """
 
-    def __init__(self, talker: Talker, prompt: Prompt, body: ChatRequest, limits: Limits) -> None:
+    def __init__(self, talker: Talker, prompt: Prompt, warnings: list[str], body: ChatRequest, limits: Limits) -> None:
         self.first: Event | None = None
-        self._prompt = prompt
+        self.text = ""
+        self._prompt, self._warnings = prompt, warnings
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": talker.name}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -144,6 +143,8 @@ class Answer:
         event = await self._events.get()
         if isinstance(event, Failed):
             raise event.error
+        if isinstance(event, Piece):
+            self.text += event.text
         return event
 
     def cancel(self) -> None:
@@ -157,6 +158,13 @@ class Answer:
     def usage(self, end: Finished) -> dict[str, Any]:
         """See `http_schema.usage`."""
         return usage(len(self._prompt.ids), self._prompt.num_heard, len(end.ids))
+
+    def warnings(self, end: Finished) -> list[str]:
+        """What to know before this answer is believed: clips without sound, an answer without words. Logged as well."""
+        sentences = [*self._warnings, *emptiness(self.text.strip(), end)]
+        for sentence in sentences:
+            _logger.warning("%s: %s", self._head["id"], sentence)
+        return sentences
 
 
 class AnswerStream(StreamingResponse):
@@ -178,9 +186,9 @@ class AnswerStream(StreamingResponse):
         event = self._answer.first
         head = self._answer.head("chat.completion.chunk") | ({"usage": None} if with_usage else {})
 
-        def chunk(delta: dict[str, str], reason: str | None = None) -> str:
+        def chunk(delta: dict[str, str], reason: str | None = None, **more: Any) -> str:
             choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-            return _sse(head | {"choices": [choice]})
+            return _sse(head | {"choices": [choice]} | more)
 
         try:
             yield chunk({"role": "assistant", "content": ""})
@@ -193,7 +201,7 @@ class AnswerStream(StreamingResponse):
             yield _sse(error_object(told.status_code, str(told.detail), told.code, told.param))
         else:
             assert isinstance(event, Finished)
-            yield chunk({}, event.reason)
+            yield chunk({}, event.reason, warnings=self._answer.warnings(event))
             if with_usage:
                 yield _sse(head | {"choices": [], "usage": self._answer.usage(event)})
         yield "data: [DONE]\n\n"
@@ -226,43 +234,10 @@ async def _unless_gone(wait: Awaitable[T], receive: Receive, deadline: float) ->
             task.cancel()
 
 
-def _prompt(talker: Talker, messages: list[Message], limits: Limits) -> Prompt:
-    """Decode and encode what was sent; runs in a thread of its own."""
-    contents = [[TextPart(type="text", text=m.content)] if isinstance(m.content, str) else m.content for m in messages]
-    num_characters = sum(len(part.text) for parts in contents for part in parts if isinstance(part, TextPart))
-    if talker.max_positions is not None and num_characters > MAX_CHARACTERS_PER_TOKEN * talker.max_positions:
-        raise TooLongError(
-            f"the messages have {num_characters} characters; {talker.name} has {talker.max_positions} positions: send "
-            "less."
-        )
-    left_s = limits.audio_s
-    turns = []
-    for number, (message, parts) in enumerate(zip(messages, contents, strict=True)):
-        own: list[Segment] = []
-        for place, part in enumerate(parts):
-            if isinstance(part, TextPart):
-                own.append(part.text)
-                continue
-            clip = _clip(part.input_audio, f"messages.{number}.content.{place}", left_s, limits)
-            left_s -= clip.seconds
-            own.append(clip)
-        turns.append(Turn("system" if message.role == "developer" else message.role, tuple(own)))
-    return talker.hear(turns)
-
-
-def _clip(audio: InputAudio, name: str, left_s: float, limits: Limits) -> Speech:
-    """The speech of one part of a message; `left_s` seconds may still come."""
-    encoded = audio.data.partition(",")[2] if audio.data.startswith("data:") else audio.data
-    try:
-        data = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        raise ApiError(400, f"{name}: the data is no base64.", "invalid_audio", name) from None
-    try:
-        return clip_from_bytes(data, name, f".{audio.format}", left_s)
-    except TooLongError:
-        raise ApiError(
-            400, f"{name}: a request may have {limits.audio_s:g} s of audio; send less.", "audio_too_long", name
-        ) from None
+def _heard(talker: Talker, messages: list[Message], limits: Limits) -> tuple[Prompt, list[str]]:
+    """The prompt, and what there is to warn of before it is answered; runs in a thread of its own."""
+    turns = turns_of(talker, messages, limits)
+    return talker.hear(turns), [sentence for turn in turns for sentence in silence(turn.parts)]
 
 
 def _tokens(talker: Talker, prompt: Prompt, asked: int | None, limits: Limits) -> int:

@@ -21,6 +21,7 @@ from salad.files import read_json
 from salad.measure.models.base import Speech
 from salad.model.llm import document_mark
 from salad.model.processor import SpeechLMProcessor
+from salad.model.saved import model_folder
 from salad.model.speech_lm import SpeechLM
 from salad.serve.conversation import Prompt, Prompter, Turn
 from salad.serve.divergence import TokenDivergence, answer_divergence
@@ -28,7 +29,6 @@ from salad.serve.drawing import Sampling
 from salad.serve.engine import Engine
 from salad.serve.rows import Event, Failed, Finished, Job, Piece, Rows
 from salad.serve.text_stream import TextStream
-from salad.student import model_folder
 
 if TYPE_CHECKING:
     from salad.measure.models.asr import Recognizes

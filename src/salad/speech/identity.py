@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from salad.speech import time
@@ -31,6 +32,14 @@ def sound_hash(cut: MonoCut | dict[str, Any], folder: Path) -> int:
     home = f"{_resolved(folder)}/"
     sources = [[s["type"], s["source"].removeprefix(home), s["channels"]] for s in recording["sources"]]
     return _hash64(repr([sources, rate_hz, recording["num_samples"], row["channel"], span]))
+
+
+def portable_line(cut: dict[str, Any]) -> bytes:
+    """A cut as JSON with sorted keys and its audio files named without their folders: the same wherever they lie."""
+    recording = cut["recording"]
+    sources = [s | {"source": PurePath(s["source"]).name} if s["type"] == "file" else s for s in recording["sources"]]
+    row = cut | {"recording": recording | {"sources": sources}}
+    return json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
 @lru_cache(16)

@@ -9,6 +9,7 @@
     OUT/index/KEY/sounds.npy       `sound_hash` of each cut
     OUT/index/KEY/seconds.npy      how long each cut is
     OUT/index/KEY/licences.npy     which licence each cut states, as a row of licences.json; row 0 stands for none
+    OUT/index/KEY/content.json     {"sha256"}: of the `portable_line` of every cut, in order
     OUT/index/KEY/hashes.npy       `id_hash` of each cut, sorted
     OUT/index/KEY/rows.npy         the cut that each of these hashes is of
     OUT/index/KEY/usable-*.npz     what a sequence policy can use of them (interleave/builder.py)
@@ -19,11 +20,12 @@ KEY and how it is made anew: see salad.derived. A record is verified whenever it
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import zlib
 from array import array
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -34,13 +36,14 @@ from numpy.typing import NDArray
 from salad.derived import derived, discard
 from salad.errors import AlignmentError, DataError
 from salad.files import read_json
-from salad.speech.identity import id_hash, sound_hash
+from salad.speech.identity import id_hash, portable_line, sound_hash
 from salad.speech.prepared import CUTS_NAME, TimedWord, cuts_file, follows
 
 INDEX_NAME = "index"
 RECORDS_NAME = "records.jsonl"
 LICENCES_NAME = "licences.json"
-VERSION = 2
+CONTENT_NAME = "content.json"
+VERSION = 3
 ARRAYS = ("offsets", "checksums", "num_words", "sounds", "seconds", "licences", "hashes", "rows")
 
 
@@ -144,6 +147,11 @@ class IndexedCuts(Sequence[CutRecord]):
         totals = np.bincount(codes, seconds.astype(np.float64), minlength=len(names)).tolist()
         return {name: (count, total) for name, count, total in zip(names, counts, totals, strict=True) if count}
 
+    @property
+    def sha256(self) -> str:
+        """Of all the folder's cuts, the same wherever the folder and its audio lie."""
+        return str(read_json(self.place / CONTENT_NAME)["sha256"])
+
     def continuation(self, row: int, hidden: Container[int], num_words: int) -> str:
         """The first `num_words` words after the cut in its document, from the cuts that follow it; "" at its end.
 
@@ -174,8 +182,9 @@ def _make(source: Path, out: Path) -> None:
     offsets, checksums, num_words, sounds, hashes = array("q", [0]), array("I"), array("i"), array("Q"), array("Q")
     seconds, licences = array("f"), array("i")
     known: dict[str | None, int] = {None: 0}
+    content = hashlib.sha256()
     with (out / RECORDS_NAME).open("wb") as records:
-        for record, sound, licence in _records(source):
+        for record, sound, licence in _records(source, content.update):
             line = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
             records.write(line)
             offsets.append(offsets[-1] + len(line))
@@ -200,11 +209,12 @@ def _make(source: Path, out: Path) -> None:
     for name, values in arrays.items():
         np.save(out / f"{name}.npy", values)
     (out / LICENCES_NAME).write_text(json.dumps(list(known)))
+    (out / CONTENT_NAME).write_text(json.dumps({"sha256": content.hexdigest()}))
     _refuse_duplicates(source, out, arrays)
 
 
-def _records(source: Path) -> Iterator[tuple[list[Any], int, str | None]]:
-    """Each cut's record, its `sound_hash`, and the licence it states."""
+def _records(source: Path, seen: Callable[[bytes], None]) -> Iterator[tuple[list[Any], int, str | None]]:
+    """Each cut's record, its `sound_hash`, and the licence it states; `seen` is told its `portable_line`."""
     done = 0
     before: dict[str, Any] | None = None
     try:
@@ -213,6 +223,7 @@ def _records(source: Path) -> Iterator[tuple[list[Any], int, str | None]]:
                 cut = json.loads(line)
                 custom = cut.get("custom")
                 yield _record(cut, before), sound_hash(cut, source.parent), (custom or {}).get("licence")
+                seen(portable_line(cut))
                 before = custom
                 done += 1
     except AlignmentError:

@@ -104,7 +104,7 @@ _WORK: tuple[Step, ...] = (
         100,
         run_stage_one,
         collective=True,
-        inputs=inputs.llm,
+        inputs=inputs.llm_and_start,
     ),
     Step(
         "measure_one",

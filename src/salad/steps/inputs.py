@@ -7,9 +7,12 @@ Models on the hub count by their name alone. Of a prepared folder that was broug
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from salad.errors import AssetError, CheckpointError, MissingFileError
 from salad.fingerprint import content_hash, fingerprint_of
+from salad.model.saved import WEIGHTS_NAME, before_decay_place, model_folder
 from salad.natural_speech import corpora, is_prepared
 from salad.recipe import Recipe
 from salad.speech.prepared import cuts_file
@@ -61,3 +64,20 @@ def ears(recipe: Recipe) -> Inputs:
 def llm(recipe: Recipe) -> Inputs:
     """The text LLM."""
     return {f"model.llm ({recipe.model.llm})": fingerprint_of(recipe.model.llm)}
+
+
+def llm_and_start(recipe: Recipe) -> Inputs:
+    """The text LLM, and the weights of the model that Stage I is taken over from."""
+    name = recipe.stage_one.start
+    return {**llm(recipe), **({f"stage_one.start ({name})": _weights(Path(name))} if name else {})}
+
+
+def _weights(model: Path) -> str | None:
+    """What is read of a model; what is measured of it later stands in other files."""
+    with suppress(CheckpointError, AssetError, MissingFileError):
+        folder = model_folder(model)
+        earlier = before_decay_place(folder)
+        files = [folder / WEIGHTS_NAME]
+        files += [earlier / "state.json" if earlier.is_dir() else earlier] if earlier else []
+        return " ".join(map(content_hash, files))
+    return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from salad.card.page import add_results
 from salad.distill.teacher import teacher_for
@@ -25,16 +26,21 @@ from salad.results import assemble
 from salad.run import Progress, Run, Step, reports, wall_s
 from salad.speech.prepared import Rejected, read_cuts, reasons
 from salad.steps.data import ARMS, recognizer, speech_in, texts_file
+from salad.student import new_student
 from salad.texts.text import read_texts
 
 
 def measure_step(*arms: str) -> Any:
-    """The work of measuring some arms; an arm that is measured is not measured again after an interruption."""
+    """The work of measuring some arms; an arm that is measured is not measured again after an interruption.
+
+    A run that starts from a model has no untrained one.
+    """
 
     def work(run: Run, progress: Progress) -> dict[str, Any]:
         torch.set_num_threads(run.recipe.threads)
         left_out: list[dict[str, Any]] = []
-        for arm in arms:
+        own = [arm for arm in arms if arm != "untrained" or run.recipe.stage_one.start is None]
+        for arm in own:
             path = run.path("measured", f"{arm}.json")
             student = SpeechLM.from_pretrained(_model_of(run, arm), device_map=run.ranks.device)
             builder = SequenceBuilder.of(
@@ -56,7 +62,7 @@ def measure_step(*arms: str) -> Any:
                 run.recipe.seed,
                 tell,
             )
-            if arm == "untrained":
+            if "untrained" in arms and arm == own[0]:
                 _measure_text_llm(run, student, builder, held_out.items)
             write_json(path, rows.as_json())
         return {"rejected": left_out if "untrained" in arms else []}
@@ -69,8 +75,12 @@ def _measure_text_llm(run: Run, student: SpeechLM, builder: SequenceBuilder, ite
     asked = {item.id for item in items}
     cuts = [cut for cut in read_cuts(run.path("spoken", "heldout")) if cut.id in asked]
     heard = transcripts(cuts, recognizer(run.recipe))
-    # An untrained model that will be trained in full is still the text LLM; others have their LoRA switched off.
-    with nullcontext() if student.config.train_llm == "full" else student.as_text_llm():
+    # A model to be trained in full is the text LLM while it is untrained; others have their LoRA switched off.
+    full = student.config.train_llm == "full"
+    if full and run.recipe.stage_one.start is not None:
+        student = new_student(run.recipe, student.config.encoder_dim, student.config.encoder_hz).eval()
+        nn.Module.to(student, run.ranks.device)
+    with nullcontext() if full else student.as_text_llm():
         batch = run.recipe.measure.batch_documents
         topline = read_task(student, builder, items, [item.definition for item in items], batch)
         cascade = read_task(student, builder, items, [heard[item.id] for item in items], batch)

@@ -16,16 +16,24 @@ from salad.speech.prepared import reasons
 from salad.stage_one import stage_one
 from salad.stage_two import budget_of, probe, select, stage_two
 from salad.steps.data import ARMS, probes_file, selected_folder, speech_in, texts_file
+from salad.taking_over import take_over
 from salad.texts.corpus import TextCorpus
 
 
 def run_stage_one(run: Run, progress: Progress) -> dict[str, Any]:
-    """Warm start on the human speech, then cross-modal distillation; the checkpoint before the decay is kept."""
+    """Warm start on the human speech, then cross-modal distillation; the checkpoint before the decay is kept.
+
+    Or none of it, where the recipe starts from a model.
+    """
     human = training_speech(run)
     dim, hz = human[0].store.feature_dim, human[0].store.frame_hz
     mix = TextCorpus(texts_file(run, "mix"))
     watched, out = _watched(run), run.path("stage_one")
-    rejected = stage_one(run.recipe, human, mix, watched, dim, hz, out, progress, run.ranks)
+    if run.recipe.stage_one.start is not None:
+        take_over(run.recipe, dim, hz, out, run.ranks)
+        rejected = []
+    else:
+        rejected = stage_one(run.recipe, human, mix, watched, dim, hz, out, progress, run.ranks)
     seconds = sum(utterance.words[-1].end_s for corpus in human for utterance in corpus)
     return {"human_s": seconds, "rejected": reasons("Stage I sequences", rejected)}
 

@@ -6,12 +6,10 @@ three of others (parse.py). What can't be read is wrong; what was never answered
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from salad.errors import RecipeError
 from salad.measure.models.base import Listener, Segment, Speech, Unanswered, answer_of, merged
@@ -112,22 +110,24 @@ def _answer(listener: Listener, max_tokens: int, seed: int, item: Asked) -> Writ
     return Written(item.id, parsed, credits(parsed, len(item.choices), item.answer))
 
 
-def written_summary(results: Sequence[Written]) -> dict[str, Any]:
-    """Accuracy under each rule over the answered items, and the counts of what was not parsed and not answered."""
+@dataclass(frozen=True)
+class WrittenCounts:
+    """How written answers were read; items without an answer are in no number of it.
+
+    Attributes:
+        num_answers: how many there are.
+        num_unread: those in which the declared rule reads no choice: wrong.
+        accuracy_by_rule: a rule of `RULES` → accuracy, 0–1; the declared one counts. Empty without answers.
+    """
+
+    num_answers: int
+    num_unread: int
+    accuracy_by_rule: dict[str, float]
+
+
+def written_counts(results: Sequence[Written]) -> WrittenCounts:
+    """Count what was answered."""
     answered = [result for result in results if result.parsed is not None]
-    unanswered = [result.unanswered for result in results if result.unanswered is not None]
-    found = [result.parsed for result in answered if result.parsed is not None]
-    return {
-        "num_items": len(results),
-        "num_answered": len(answered),
-        "accuracy": {
-            rule: sum(result.credits[rule] for result in answered) / len(answered) if answered else None
-            for rule in RULES
-        },
-        "num_unparsed": {
-            rule: sum(getattr(parsed, rule) is None for parsed in found)
-            for rule in ("declared", "voicebench", "lmms_eval")
-        },
-        "unanswered": dict(Counter(one.kind for one in unanswered)),
-        "unanswered_items": [{"id": one.item_id, "kind": one.kind, "reason": one.reason} for one in unanswered],
-    }
+    unread = sum(result.parsed.declared is None for result in answered if result.parsed is not None)
+    shares = {rule: sum(result.credits[rule] for result in answered) / len(answered) for rule in RULES if answered}
+    return WrittenCounts(len(answered), unread, shares)

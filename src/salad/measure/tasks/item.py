@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from salad.errors import DataError, MissingFileError
+from salad.errors import DataError
+from salad.files import check_items_file
 from salad.speech.prepared import Rejected
 
 FAULTS_TOLD = 3
@@ -154,8 +155,7 @@ def _named(row: Mapping[str, Any], name: str) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist; name a JSONL file of items.")
+    check_items_file(path)
     try:
         return path.read_text(encoding="utf-8").split("\n")  # some texts hold other Unicode line separators
     except UnicodeDecodeError as error:
