@@ -1,7 +1,8 @@
 """What an experiment is, and the one command that runs it.
 
-    python -m experiments.active_selection                arms that are not there yet, results.json, plot.svg
+    python -m experiments.active_selection                arms that are not there yet; results.json, plot.svg
     python -m experiments.active_selection --minutes 30   begins no arm after half an hour; the next call goes on
+    python -m experiments.active_selection --afresh       without the arms kept in experiments/measured
     python -m experiments.active_selection --toy          at a size that only shows that it works
 
 A claim is a module with its arms (label → arm, for a seed) and its judge: arms by label, one for each seed → a verdict.
@@ -26,7 +27,7 @@ from experiments.effects import (
     per_token,
     unseen_misalignment,
 )
-from experiments.lab import Arm, Lab, Measured
+from experiments.lab import KEPT, Arm, Lab, Measured
 from salad.card.bill import versions
 from salad.files import write_atomic, write_json
 
@@ -75,19 +76,21 @@ class Claim:
         """The command."""
         options = self._options()
         toy = options.toy
-        lab = Lab(options.lab or Path("runs/lab-toy" if toy else "runs/lab"), toy, options.threads)
-        lab.prepare()
+        kept = None if toy or options.afresh else KEPT
+        lab = Lab(options.lab or Path("runs/lab-toy" if toy else "runs/lab"), toy, options.threads, kept)
         seeds = tuple(options.seeds or self.seeds)[: 1 if toy else None]
+        arms = [(label, arm) for seed in seeds for label, arm in self.arms(seed).items()]
+        if any(lab.measured(arm) is None for _, arm in arms):
+            lab.prepare()
         began, left = time.monotonic(), 0
         found: dict[str, list[Measured]] = {}
-        for seed in seeds:
-            for label, arm in self.arms(seed).items():
-                late = options.minutes is not None and time.monotonic() - began > 60 * options.minutes
-                one = lab.measured(arm) if late else lab.make(arm)
-                if one is None:
-                    left += 1
-                else:
-                    found.setdefault(label, []).append(one)
+        for label, arm in arms:
+            late = options.minutes is not None and time.monotonic() - began > 60 * options.minutes
+            one = lab.measured(arm) if late else lab.make(arm)
+            if one is None:
+                left += 1
+            else:
+                found.setdefault(label, []).append(one)
         if left:
             sys.exit(f"{left} arms are left; the same command goes on.")
         out = lab.folder / "claims" / self.name if toy else Path(__file__).parent / self.name
@@ -142,6 +145,7 @@ class Claim:
         parser.add_argument("--seeds", type=int, nargs="+", default=None)
         parser.add_argument("--threads", type=int, default=1)
         parser.add_argument("--minutes", type=float, default=None, help="begin no arm after so many")
+        parser.add_argument("--afresh", action="store_true", help="without the measured arms that are kept here")
         parser.add_argument("--toy", action="store_true", help="only to see that it works")
         return parser.parse_args()
 

@@ -79,6 +79,7 @@ def serve(
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/v1"
     if not api_key and not host.startswith("127.") and host not in ("localhost", "::1"):
         print("salad: everybody who reaches this address may ask; give an --api-key.", file=sys.stderr)
+    listener.listen(requests)  # who comes between this line and the server's first turn waits instead of being refused
     print(f"{talker.name} answers at {address} (Ctrl-C ends it)", flush=True)
     serve_until_told(make_app(talker, limits, api_key or None), listener, drain)
     talker.close()
