@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from salad.cli import app
 from salad.cli.headings import HEADINGS, OTHERS, Grouped
 
-HEAVY = ("torch", "transformers", "numpy", "lhotse", "scipy", "rich", "pydantic", "yaml", "huggingface_hub")
+HEAVY = ("torch", "transformers", "numpy", "lhotse", "scipy", "rich", "pydantic", "yaml", "huggingface_hub", "asyncio")
 WIDTH = 80
 
 

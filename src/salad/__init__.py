@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wrapt import when_imported
+from salad.after_import import after_import
 
 if TYPE_CHECKING:
     from salad.answering import LoadedModel, load
@@ -19,9 +19,11 @@ __version__ = "0.1.0"
 __all__ = ["LoadedModel", "SpeechLM", "SpeechLMProcessor", "__version__", "load"]
 
 
-@when_imported("transformers.models.auto.modeling_auto")
-def _register(_: Any) -> None:
+def _register() -> None:
     import salad.model.speech_lm  # noqa: F401  (registers itself at its end, also when it is what is being imported now)
+
+
+after_import("transformers.models.auto.modeling_auto", _register)
 
 
 def __getattr__(name: str) -> Any:
