@@ -27,7 +27,10 @@ class _Finder(MetaPathFinder):
         self._do = do
 
     def find_spec(  # the arguments of every finder
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None  # noqa: ARG002
+        self,
+        name: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         if name != self._name:
             return None
