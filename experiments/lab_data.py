@@ -123,7 +123,7 @@ class LabData:
             for name, voices in sets.items():
                 with alone(self.folder / f"{name}.lock", wait) as mine:
                     if mine:
-                        self._speak(name, self.texts(name.removesuffix("_unseen")), voices)
+                        self.speak(name, self.texts(name.removesuffix("_unseen")), voices)
 
     def sha256(self) -> str:
         """Of all speech that trainings and measurements hear, wherever it lies."""
@@ -167,7 +167,8 @@ class LabData:
         """A set that was spoken, by its folder's name."""
         return SpeechCorpus(self.run.path("spoken", name), self.run.recipe.model.encoder)
 
-    def _speak(self, name: str, texts: Sequence[Text], voices: str | Sequence[VoiceSettings]) -> None:
+    def speak(self, name: str, texts: Sequence[Text], voices: str | Sequence[VoiceSettings]) -> None:
+        """Speak texts into a set of this name, with timings and features; what is there is not spoken again."""
         recipe, out = self.run.recipe, self.run.path("spoken", name)
         done = out / "spoken.json"
         ids = hashlib.sha256("\n".join(text.id for text in texts).encode()).hexdigest()

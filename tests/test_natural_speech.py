@@ -41,6 +41,13 @@ def test_held_out_shares_no_five_words_with_anything_else() -> None:
     assert chosen != choose_held_out(texts.items, 20, 5, seed=1)
 
 
+def test_held_out_may_be_of_some_corpora_alone() -> None:
+    texts = {(n % 3, f"u{n}"): sentence(n) for n in range(60)} | {(1, "copy"): sentence(0)}
+    chosen = choose_held_out(texts.items, 15, 5, seed=0, corpora={0})
+    assert {corpus for corpus, _ in chosen} == {0}
+    assert (0, "u0") not in chosen, "another corpus says it too"
+
+
 def test_more_candidates_are_tried_where_most_are_alike() -> None:
     """Of 300 texts 4 are unlike all others; the first 8 x 4 candidates hardly hold them."""
     texts = {(0, f"u{n}"): sentence(n if n < 4 else 4) for n in range(300)}

@@ -26,10 +26,10 @@ class _Finder(MetaPathFinder):
         self._name = name
         self._do = do
 
-    def find_spec(  # the arguments of every finder
+    def find_spec(
         self,
         name: str,
-        path: Sequence[str] | None,
+        path: Sequence[str] | None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         if name != self._name:

@@ -11,7 +11,7 @@ import hashlib
 import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 from salad.errors import AlignmentError, DataError
@@ -21,7 +21,7 @@ from salad.recipe import Recipe
 from salad.run import Run
 from salad.speech.corpora import debian_prompts, folder
 from salad.speech.index import IndexedCuts
-from salad.speech.prepared import CUTS_NAME
+from salad.speech.prepared import CUTS_NAME, read_info
 
 OVERLAP_WORDS = 5  # a held-out prompt shares no run of so many words with another prompt
 SPLIT_NAME = "human_split.json"
@@ -73,10 +73,13 @@ def aligned_folders(run: Run) -> list[Path]:
 def hold_out(run: Run) -> None:
     """Choose the utterances that no training sees, and write them down.
 
+    Synthetic speech among several corpora is trained on whole: what is held out is to say how people are heard.
+
     Raises:
         DataError: too few utterances are fit.
     """
     folders = aligned_folders(run)
+    natural = {number for number, there in enumerate(folders) if "voices" not in read_info(there)}
 
     def texts() -> Iterator[tuple[Item, str]]:
         for number, there in enumerate(folders):
@@ -85,7 +88,8 @@ def hold_out(run: Run) -> None:
                     yield (number, cut.id), cut.text
 
     settings = run.recipe.data
-    chosen = choose_held_out(texts, settings.heldout_human, run.recipe.sequence.min_words, run.recipe.seed)
+    least = run.recipe.sequence.min_words
+    chosen = choose_held_out(texts, settings.heldout_human, least, run.recipe.seed, natural or range(len(folders)))
     by_corpus = [sorted(name for n, name in chosen if n == number) for number in range(len(folders))]
     write_json(run.path(SPLIT_NAME), {"heldout": by_corpus})
 
@@ -103,19 +107,24 @@ def held_out_speech(run: Run) -> list[SpeechCorpus]:
 
 
 def choose_held_out(
-    texts: Callable[[], Iterable[tuple[Item, str]]], wanted: int, min_words: int, seed: int
+    texts: Callable[[], Iterable[tuple[Item, str]]],
+    wanted: int,
+    min_words: int,
+    seed: int,
+    corpora: Container[int] | None = None,
 ) -> list[Item]:
     """Utterances to hold out: long enough, and sharing no run of `OVERLAP_WORDS` words with any other utterance.
 
-    Utterances are tried in an order that the seed and their ids make. `texts` is read several times; memory holds the
-    candidates' words alone, however many texts there are.
+    They are of the corpora with these numbers, by default of all, and are tried in an order that the seed and their
+    ids make. `texts` is read several times; memory holds the candidates' words alone, however many texts there are.
 
     Raises:
         DataError: too few such utterances.
     """
     num_candidates = 8 * wanted
     while True:
-        long_enough = ((item, text) for item, text in texts() if len(text.split()) >= min_words and _word_runs(text))
+        those = texts() if corpora is None else ((item, text) for item, text in texts() if item[0] in corpora)
+        long_enough = ((item, text) for item, text in those if len(text.split()) >= min_words and _word_runs(text))
         candidates = heapq.nsmallest(num_candidates, long_enough, key=lambda pair: _rank(seed, pair[0]))
         runs = {item: _word_runs(text) for item, text in candidates}
         own = {words for found in runs.values() for words in found}
