@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments import CLAIMS, results_page
 from experiments.arms import natural, stage_one_on, stage_two_by
 from experiments.claim import CANT_TELL, NOT, REPRODUCED, Claim, judged
 from experiments.effects import Effect, combine
 from scipy.stats import t as student_t
 
-CLAIMS = (
-    *("distillation_law", "broad_domain", "explained_accuracy", "active_selection"),
-    *("more_training", "text_mix", "selection_knobs", "voices"),
-)
+REPO = Path(__file__).resolve().parents[1]
 
 
 def claim(name: str) -> Claim:
@@ -80,3 +80,13 @@ def test_claims_share_their_arms() -> None:
     assert claim("distillation_law").arms(0)["alpha 0"].folder == claim("broad_domain").arms(0)["narrow, NLL"].folder
     assert stage_two_by(0).begins_from == natural(0)
     assert stage_one_on(0, "narrow", 0.5).folder != stage_one_on(0, "narrow", 0.25).folder
+
+
+def test_make_knows_every_claim() -> None:
+    (line,) = re.findall(r"^CLAIMS := (.*)$", (REPO / "Makefile").read_text(), re.MULTILINE)
+    assert tuple(line.split()) == CLAIMS
+
+
+def test_the_page_of_results_is_that_of_the_results() -> None:
+    text = (REPO / "docs" / "results.md").read_text()
+    assert results_page.page(text, results_page.results()) == text, "run python -m experiments.results_page"
