@@ -311,9 +311,13 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
         past_key_values: Any = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """transformers' causal-LM forward; speech_features [S, F, E] zero-padded, speech_lengths [S] in frames."""
+        """transformers' causal-LM forward; speech_features [S, F, E] zero-padded, speech_lengths [S] in frames.
+
+        `logits_to_keep` is the LLM's: of a prompt `generate` asks for the last position's logits alone.
+        """
         with self._precision():
             if inputs_embeds is None:
                 if input_ids is None:
@@ -326,6 +330,7 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
                 past_key_values=past_key_values,
                 labels=labels,
                 use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
                 **kwargs,
             )
         return output
