@@ -52,6 +52,23 @@ def test_a_steps_flops_are_those_the_counter_finds(train_llm, kind):
     assert predicted(flops, batch) == counted_step(student, teacher, batch)
 
 
+@pytest.mark.parametrize("kind", ["mlp", "stack"])
+def test_a_continuations_flops_are_those_of_reading_it_once(kind):
+    """With a cache each position is read once, as in one pass over all of it; the head reads where a token is drawn."""
+    student, tokens = tiny.student("lora", kind=kind), 3
+    batch = tiny.batch_of(tiny.utterances(1))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        hidden = student.last_hidden(
+            batch.student_ids_T, batch.student_lengths_D, batch.speech_features_SFE, batch.speech_lengths_S
+        )
+        hidden[-tokens:] @ student.head_VH.T
+    flops, length = StepFlops.of(student.config), int(batch.student_lengths_D)
+    heard = [-(-int(frames) // flops.frames_per_position) for frames in batch.speech_lengths_S]
+    unmasked = flops.student_forward.pair * length * (length - 1) / 2
+    unmasked += sum(flops.adapter_forward.pair * n * (n - 1) / 2 for n in heard)
+    assert flops.rollout(length, tokens, heard) + unmasked == counter.get_total_flops()
+
+
 def test_documents_cost_what_they_look_at():
     cost = Cost(position=10.0, pair=3.0)
     assert cost.of(LENGTHS) == 10 * 20 + 3 * (28 + 1 + 78)
@@ -60,11 +77,14 @@ def test_documents_cost_what_they_look_at():
 
 
 def test_a_step_is_the_sum_of_its_parts():
-    flops = StepFlops(Cost(5, 2), Cost(2, 1), Cost(3, 1), Cost(7, 0), scored=11.0, frames_per_position=4)
+    heads = {"scored": 11.0, "head_forward": 4.0}
+    adapters = {"adapter": Cost(7, 0), "adapter_forward": Cost(2, 0), "frames_per_position": 4}
+    flops = StepFlops(Cost(5, 2), Cost(2, 1), Cost(3, 1), **adapters, **heads)
     one = flops.step((10, 3), (6, 2), 5, (9,))
     assert one == 5 * 13 + 2 * (55 + 6) + 3 * 8 + (21 + 3) + 7 * 3 + 11 * 5
     assert flops.step((10,), (6,), 5, (9,)) + flops.step((3,), (2,), 0, ()) == one
     assert flops.recomputed((10, 3)) == 2 * 13 + 61
+    assert flops.rollout(10, 4, (3, 2)) == 2 * 10 + 55 + 2 * 5 + 4 * 4
 
 
 def test_a_cached_teacher_reads_nothing_but_still_has_its_head():

@@ -52,6 +52,8 @@ class StepFlops:
         adapter: forward and backward, a speech span in LLM positions.
         scored: both heads at a position with loss.
         frames_per_position: encoder frames of an LLM position.
+        adapter_forward: the adapter, forward alone.
+        head_forward: the student's head at a position, forward alone.
     """
 
     student: Cost
@@ -60,6 +62,8 @@ class StepFlops:
     adapter: Cost
     scored: float
     frames_per_position: int
+    adapter_forward: Cost
+    head_forward: float
 
     @classmethod
     def of(cls, config: SpeechLMConfig, cached_teacher: bool = False) -> Self:
@@ -74,13 +78,17 @@ class StepFlops:
         student_forward, student_both = _layers(llm.get_decoder(), config)
         teacher, _ = _layers(llm.get_decoder(), config, lora=False)
         products = 2 + int(student.head_VH.requires_grad)  # forward, its input's gradient, its own
+        adapter_forward, adapter_both = _adapter(adapter, student.config.encoder_dim)
+        head = 2.0 * config.vocab_size * config.hidden_size
         return cls(
             student=student_both,
             student_forward=student_forward,
             teacher=Cost(0.0, 0.0) if cached_teacher else teacher,
-            adapter=_adapter(adapter, student.config.encoder_dim),
-            scored=2.0 * (products + 1) * config.vocab_size * config.hidden_size,
+            adapter=adapter_both,
+            scored=(products + 1) * head,
             frames_per_position=adapter.settings.frames_per_position,
+            adapter_forward=adapter_forward,
+            head_forward=head,
         )
 
     def step(self, student_lengths: Lengths, teacher_lengths: Lengths, scored: int, speech_frames: Lengths) -> float:
@@ -95,6 +103,16 @@ class StepFlops:
         spans = [-(-int(frames) // self.frames_per_position) for frames in speech_frames]
         read = self.student.of(student_lengths) + self.teacher.of(teacher_lengths)
         return read + self.adapter.of(spans) + self.scored * scored
+
+    def rollout(self, length: int, tokens: int, heard: Lengths) -> float:
+        """FLOPs of a continuation that the student writes with a cache of keys and values.
+
+        Args:
+            length: positions it has read in the end; the last of its tokens it does not read.
+            tokens: how many it wrote, each by the head.
+            heard: LLM positions of each speech span.
+        """
+        return self.student_forward.of([length]) + self.adapter_forward.of(heard) + self.head_forward * tokens
 
     def recomputed(self, student_lengths: Lengths) -> float:
         """What gradient checkpointing of the LLM's layers computes a second time; no model FLOPs."""
@@ -118,15 +136,25 @@ def _layers(decoder: nn.Module, config: PretrainedConfig, lora: bool = True) -> 
     return Cost(forward, pair), Cost(both, 3 * pair)
 
 
-def _adapter(adapter: Adapter, encoder_dim: int) -> Cost:
-    """Any adapter, forward and backward: its way in by counting its products, a stack as a decoder, its way out."""
+def _adapter(adapter: Adapter, encoder_dim: int) -> tuple[Cost, Cost]:
+    """Any adapter, forward, and forward and backward: its way in by counting its products, a stack as a decoder.
+
+    Its way out is one matrix more.
+    """
     positions = 64
     frames = torch.empty(1, positions * adapter.settings.frames_per_position, encoder_dim, device="meta")
     with FlopCounterMode(display=False) as counter:
-        adapter.project_in(frames.to(adapter.project_out.weight.dtype)).sum().backward()
+        made = adapter.project_in(frames.to(adapter.project_out.weight.dtype))
+        way_in = counter.get_total_flops()
+        made.sum().backward()
     adapter.zero_grad(set_to_none=True)
-    position = counter.get_total_flops() / positions + 6.0 * adapter.project_out.weight.numel()
+    way_out = adapter.project_out.weight.numel()
+    forward = way_in / positions + 2.0 * way_out
+    both = counter.get_total_flops() / positions + 6.0 * way_out
     if adapter.stack is None:
-        return Cost(position, 0.0)
-    _, stack = _layers(adapter.stack, adapter.stack.config)
-    return Cost(position + stack.position, stack.pair)
+        return Cost(forward, 0.0), Cost(both, 0.0)
+    stack_forward, stack = _layers(adapter.stack, adapter.stack.config)
+    return (
+        Cost(forward + stack_forward.position, stack_forward.pair),
+        Cost(both + stack.position, stack.pair),
+    )
