@@ -51,6 +51,7 @@ def distill(
     ranks: Ranks = ALONE,
     keep: dict[int, str] | None = None,
     optimizer_from: Path | None = None,
+    batches: Callable[[int], Sequence[Batch]] | None = None,
 ) -> list[dict[str, Any]]:
     """Distill the text LLM into the student over a stream, watched and logged; the curve goes to OUT/curve.json.
 
@@ -71,6 +72,7 @@ def distill(
         ranks: this process among the others.
         keep: {number of steps done: name} of checkpoints to keep.
         optimizer_from: a checkpoint whose optimizer state is taken over.
+        batches: a step -> what this rank reads in it; None: the stream's.
     """
     cached = recipe.engine.teacher == "cached"
     watch = Watch(stream.builder, held_out, recipe) if recipe.engine.watch_every else None
@@ -82,7 +84,7 @@ def distill(
     steps = train(
         student,
         teacher,
-        step_batches(stream, settings.steps, ranks.rank, ranks.world, recipe.loader_workers),
+        batches or step_batches(stream, settings.steps, ranks.rank, ranks.world, recipe.loader_workers),
         settings,
         rate_factor,
         out / "checkpoints",

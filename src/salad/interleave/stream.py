@@ -33,7 +33,7 @@ from salad.texts.text import Text
 
 DRAWN = ("sequences", "speech_positions", "text_positions", "scored_positions")
 """What is counted of each source of the mix: the student's positions that hear, that read, and that carry loss."""
-_Drawn = tuple[int, MixedSequence, Utterance | None]
+Drawn = tuple[int, MixedSequence, Utterance | None]
 STEPS_AHEAD = 2  # that each worker makes before they are asked for
 
 
@@ -103,7 +103,7 @@ class Stream:
         """
         return self._counted(self._step(step))
 
-    def _step(self, step: int) -> list[_Drawn]:
+    def _step(self, step: int) -> list[Drawn]:
         first = step * self.batch_sequences
         return [self._drawn(position) for position in range(first, first + self.batch_sequences)]
 
@@ -111,7 +111,7 @@ class Stream:
         """The sequence that stands at a position of the mix; step s reads those from s * `batch_sequences` on."""
         return self._drawn(position)[1]
 
-    def _drawn(self, position: int) -> _Drawn:
+    def _drawn(self, position: int) -> Drawn:
         """The source of what is at a position of the mix, its sequence, and the utterance it is of."""
         draw = self.mix.draw(position)
         if draw.source == len(self.speech):
@@ -120,7 +120,7 @@ class Stream:
         utterance = self.speech[draw.source][draw.index]
         return draw.source, self.builder.mixed(utterance, draw.epoch), utterance
 
-    def _counted(self, drawn: Sequence[_Drawn]) -> tuple[tuple[int, ...], ...]:
+    def _counted(self, drawn: Sequence[Drawn]) -> tuple[tuple[int, ...], ...]:
         rows = [[0] * len(DRAWN) for _ in range(len(self.speech) + 1)]
         for source, sequence, _ in drawn:
             heard = sum(span.stop - span.start for span in sequence.speech)

@@ -12,6 +12,7 @@ from salad.recipe.stages import (
     OptimizerSettings,
     StageOneSettings,
     StageSettings,
+    StageThreeSettings,
     StageTwoSettings,
     WarmStartSettings,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "SequenceSettings",
     "StageOneSettings",
     "StageSettings",
+    "StageThreeSettings",
     "StageTwoSettings",
     "VoiceSettings",
     "WarmStartSettings",

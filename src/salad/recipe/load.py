@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -67,7 +67,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {override}: the value is not readable as YAML.") from None
     node = tree
     for part in parts[:-1]:
-        child = node.setdefault(part, {})
+        child = node[part] = {} if node.get(part) is None else node[part]
         if not isinstance(child, dict):
             raise RecipeError(f"--set {override}: {part!r} is a value, not a group of keys.")
         node = child
@@ -94,8 +94,10 @@ def _sentence(problem: dict[str, Any]) -> str:
 def _keys_at(place: list[str]) -> list[str]:
     model: type[BaseModel] = Recipe
     for part in place:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        annotation: Any = model.model_fields[part].annotation if part in model.model_fields else None
+        choices = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]  # a group, or null
+        groups = [one for one in choices if issubclass(one, BaseModel)]
+        if not groups:
             return []
-        model = annotation
+        model = groups[0]
     return list(model.model_fields)

@@ -1,4 +1,4 @@
-"""What the two stages learn, how long, and what Stage II selects."""
+"""What the stages learn, how long, and what Stage II selects."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MAY_CHANGE = ("checkpoint_every", "micro_batch_positions", "llm_sizes", "encoder
 
 
 class StageSettings(Settings):
-    """What both stages share: the objective, the batch, the length.
+    """What all stages share: the objective, the batch, the length.
 
     A step's `batch_sequences` are packed into micro-batches of at most `micro_batch_positions` LLM positions: what
     stands in memory at once. It changes results by rounding alone. `divergence` from the teacher: the paper's is
@@ -117,4 +117,34 @@ class StageTwoSettings(StageSettings):
                 f"{' and '.join(given) or 'no budget'}: give one of budget_frac, budget_h and budget_tokens, and "
                 "null for the others"
             )
+        return self
+
+
+class StageThreeSettings(StageSettings):
+    """Stage III (ours, optional): the student goes on in its own words from what it hears, the text LLM scores them.
+
+    `text_frac` of the sequences are text, the others speech, natural and selected in equal parts. Of those
+    `on_policy_frac` are cut after a speech span and continued by the student, by at most `continuation_tokens` tokens
+    drawn at `temperature` (0: the likeliest); the rest, with 0 all, are as in Stage II. The student's words are made
+    anew every `refresh_steps` steps, `rollouts_at_once` in a batch. The rate rises over `warmup_steps`, then falls
+    linearly to 0.
+    """
+
+    text_frac: Frac = 1 / 3
+    on_policy_frac: Frac = 1.0
+    continuation_tokens: Count = 32
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
+    refresh_steps: Count = 10
+    rollouts_at_once: Count = 16
+    warmup_steps: Annotated[int, Field(ge=0)] = 5
+
+    @model_validator(mode="after")
+    def _own_words_are_scored_by_the_teacher_alone(self) -> Self:
+        if self.on_policy_frac > 0 and self.alpha < 1:
+            raise ValueError(
+                f"alpha={self.alpha:g} would train the student to repeat its own words (NLL); with on_policy_frac "
+                "above 0 alpha must be 1"
+            )
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} leaves none of steps={self.steps} for the fall to 0")
         return self

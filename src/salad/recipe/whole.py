@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from salad.recipe.base import Count, Positive, Settings
 from salad.recipe.data import DataSettings, SequenceSettings
 from salad.recipe.model import ModelSettings
-from salad.recipe.stages import StageOneSettings, StageTwoSettings
+from salad.recipe.stages import StageOneSettings, StageSettings, StageThreeSettings, StageTwoSettings
 from salad.recipe.synthesis import AugmentSettings, QualitySettings, VoiceSettings
 
 ONE_VOICE, VOICE_POOL = "(one voice)", "(a pool)"  # the two ways to give `voice`
@@ -72,7 +72,7 @@ class Recipe(Settings):
     `threads` of the training process; `loader_workers`, processes that make its batches before they are asked for (0:
     it makes them itself). Batches are the same with any number of workers. `asr` transcribes: the cascade, the check of
     synthetic speech. `aligner` times words: pocketsphinx (US English), whisper, whisper:MODEL, ctc:MODEL. `voice`: one
-    by its name, or a pool of them (docs/voices.md).
+    by its name, or a pool of them (docs/voices.md). `stage_three`: null, there is none.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -95,6 +95,7 @@ class Recipe(Settings):
     sequence: SequenceSettings = SequenceSettings()
     stage_one: StageOneSettings = StageOneSettings()
     stage_two: StageTwoSettings = StageTwoSettings()
+    stage_three: StageThreeSettings | None = None
     measure: MeasureSettings = MeasureSettings()
     engine: EngineSettings = EngineSettings()
     expected: ExpectedSettings = ExpectedSettings()
@@ -117,7 +118,9 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _sequences_fit_into_micro_batches(self) -> Self:
         longest = self.sequence.max_positions
-        stages = {"stage_one": self.stage_one, "stage_two": self.stage_two}
+        stages: dict[str, StageSettings] = {"stage_one": self.stage_one, "stage_two": self.stage_two}
+        if self.stage_three is not None:
+            stages["stage_three"] = self.stage_three
         small = [
             f"{k}.micro_batch_positions={s.micro_batch_positions}"
             for k, s in stages.items()
