@@ -52,6 +52,17 @@ FAINT_TEXT = """() => {
 }"""
 
 
+# Of each group of figures: their boxes, by the left edge of their column.
+COLUMNS = """() => [...document.querySelectorAll(".figures")].filter((group) => group.children.length).map((group) => {
+  const columns = {};
+  for (const one of group.children) {
+    const { left, top, bottom } = one.getBoundingClientRect();
+    (columns[Math.round(left)] ??= []).push([one.id, top, bottom]);
+  }
+  return columns;
+})"""
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> Path:
     """One page of each kind, with a second of speech."""
@@ -211,6 +222,22 @@ def test_the_bill_fits_a_common_screen_and_the_map_has_room_for_names(show):
     page.emulate_media(media="print")
     breaks = "all => all.map(one => getComputedStyle(one).breakAfter)"
     assert set(page.eval_on_selector_all("h2, h3, caption", breaks)) == {"avoid"}
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("width", [1280, 1920, 900, 390])
+def test_no_figure_waits_for_a_taller_one_beside_it(show, name, width):
+    page = show(name, viewport={"width": width, "height": 900})
+    for columns in page.evaluate(COLUMNS):
+        figures = [one for own in columns.values() for one in own]
+        for own in columns.values():
+            assert all(below[1] - above[2] < 40 for above, below in pairwise(own)), columns
+        has_map = any(id == "figure-map" for id, *_ in figures)
+        expected = 1 if width < 860 else 3 if width >= 1280 and len(figures) == 3 and not has_map else 2
+        assert len(columns) == min(expected, len(figures)), columns
+        if has_map and expected == 2:
+            assert [id for id, *_ in next(iter(columns.values()))] == ["figure-map"]
+        assert len({round(own[0][1]) for own in columns.values()}) <= 1, "columns begin at the same height"
 
 
 def test_speech_plays(show):
