@@ -234,10 +234,16 @@ def measured_task(name, shift=0.0, categories=("biology", "chemistry", "law")):
         "p_value": 0.0004,
         "resolved": "With 80 items 12 points are resolved.",
         "chance": 0.25,
+        "written": {"topline": written(80, 0), "speech/piper-joe": written(78, 3)},
         "unscorable": {
             "speech/piper-joe": {"x-1": "the speech is longer than 30 s", "x-2": "the speech is longer than 30 s"}
         },
     }
+
+
+def written(answers, unread):
+    right = {"declared": 0.5, "voicebench": 0.51, "lmms_eval": 0.25, "guessing": 0.515}
+    return {"num_answers": answers, "num_unread": unread, "accuracy_by_rule": right}
 
 
 def free_answers():

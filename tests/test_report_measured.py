@@ -109,21 +109,28 @@ def test_a_measurement_says_what_it_found():
     assert ("mmsu", "speech/piper-joe", "the speech is longer than 30 s", "2") in view.rejected
     names = [figure.name for task in view.tasks for figure in task.figures]
     assert names[:4] == ["task-0-0", "task-0-conditions", "task-0-conditions-m", "task-0-m-0"]
-    assert view.extras[0].rows[1][:2] == ["mmsu", "0.900 [0.800, 1.000]"]
-    assert view.extras[1].rows[2][:3] == ["speech piper-joe", "40", "40.0 % [30.0, 50.0]"]
-    assert view.extras[2].rows[2] == ["misalignment nats", "1.200 [1.100, 1.300]"]
+    written, nats, free, corpus = (extra.rows for extra in view.extras)
+    assert nats[1][:2] == ["mmsu", "0.900 [0.800, 1.000]"]
+    assert free[2][:3] == ["speech piper-joe", "40", "40.0 % [30.0, 50.0]"]
+    assert corpus[2] == ["misalignment nats", "1.200 [1.100, 1.300]"]
+    assert written[1:3] == [
+        ["mmsu", "topline", "80", "80", "0", "0", "50.0 %", "51.0 %", "25.0 %", "51.5 %"],
+        ["mmsu", "speech/piper-joe", "78", "75", "3", "2", "50.0 %", "51.0 %", "25.0 %", "51.5 %"],
+    ]
     by_category = next(figure for task in view.tasks for figure in task.figures)
-    written = list(csv.reader(io.StringIO(csv_text(by_category.rows))))
-    assert [row[0] for row in written] == ["group", "law", "chemistry", "biology"], "the widest gap first"
+    saved = list(csv.reader(io.StringIO(csv_text(by_category.rows))))
+    assert [row[0] for row in saved] == ["group", "law", "chemistry", "biology"], "the widest gap first"
 
 
 def test_an_older_measurement_is_drawn_and_another_file_refused(tmp_path):
     old = measurement("one")
     del old["open"], old["corpus"]
-    for key in ("nats_per_token", "conditions", "unscorable", "chance", "resolved"):
+    for key in ("nats_per_token", "conditions", "unscorable", "chance", "resolved", "written"):
         del old["tasks"]["one"][key]
     (tmp_path / "measured.json").write_text(json.dumps(old))
-    assert "<figure" in measured_page(read_measured(tmp_path))
+    text = measured_page(read_measured(tmp_path))
+    assert "<figure" in text
+    assert "Written answers" not in text
     (tmp_path / "measured.json").write_text('{"misalignment": 1}')
     with pytest.raises(DataError, match="no 'tasks'; give what 'salad measure' wrote"):
         read_measured(tmp_path)

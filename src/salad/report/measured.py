@@ -67,8 +67,16 @@ class Nats(Record):
     why_not: dict[str, str] = Field(default_factory=dict)
 
 
+class Written(Record):
+    """How an arm's written answers were read: the unread are wrong; `accuracy_by_rule`: the declared rule's counts."""
+
+    num_answers: int
+    num_unread: int
+    accuracy_by_rule: dict[str, float] = Field(default_factory=dict)
+
+
 class MeasuredTask(Record):
-    """One task."""
+    """One task; `unscorable`: arm → item → why it has no score; `written`: arm → how its answers were read."""
 
     task: str
     task_version: int | str
@@ -83,6 +91,7 @@ class MeasuredTask(Record):
     chance: float | None = None
     caution: str | None = None
     unscorable: dict[str, dict[str, str]] = Field(default_factory=dict)
+    written: dict[str, Written] = Field(default_factory=dict)
 
 
 class OpenArm(Record):

@@ -26,10 +26,20 @@ from salad.report.palette import stand_in
 from salad.report.parts import MAX_ROWS, Tile, gap_tile
 from salad.report.results import Estimate
 from salad.report.svg import drawing_style
-from salad.report.table import NOTHING, nats_estimate, percent_estimate, points_estimate
+from salad.report.table import NOTHING, nats_estimate, percent, percent_estimate, points_estimate
 
 MAX_WATERFALLS = 12
 OPEN_HEADERS = ("arm", "answers", "hold a reference", "token F1", "nats per token", "like base's", "empty", "none")
+RULES = {
+    "declared": "right",
+    "voicebench": "by VoiceBench's rule",
+    "lmms_eval": "by lmms-eval's",
+    "guessing": "guessing",
+}
+WRITTEN = """Answers in writing, without solved examples, as one declared rule reads them. Unread: it finds no choice \
+there, which counts as wrong. None: items without an answer, in no number. Then the share of right answers, by two other \
+rules, and by the declared one with a guess at what is unread."""
+WRITTEN_HEADERS = ("task", "arm", "answers", "read", "unread", "none", *RULES.values())
 HEADERS = ("task", "n", "topline", "cascade", "own text", "own transcript", "speech", "gap", "forgotten")
 
 
@@ -107,8 +117,11 @@ def _by_value(row: tuple[str, Estimate]) -> float:
 
 
 def _extras(measured: Measured) -> list[Extra]:
-    """Tables of what not every measurement has: F and M by task, free answers, F and M on a corpus."""
+    """Tables of what not every measurement has: written answers, F and M by task, free answers, F and M on a corpus."""
     found = []
+    if written := _written_rows(measured):
+        more = f" Shown: {MAX_ROWS} of {len(written):,} rows." if len(written) > MAX_ROWS else ""
+        found.append(Extra("Written answers", WRITTEN + more, [WRITTEN_HEADERS, *written[:MAX_ROWS]]))
     rows = [
         [name, nats_estimate(own.misalignment), nats_estimate(own.forgetting), "; ".join(own.why_not.values())]
         for name, task in measured.tasks.items()
@@ -125,6 +138,23 @@ def _extras(measured: Measured) -> list[Extra]:
         rows = [[key.replace("_", " "), _cell(value)] for key, value in measured.corpus.items()]
         found.append(Extra("F, M and hearing on a corpus", "Nats per token.", [["", "value"], *rows]))
     return found
+
+
+def _written_rows(measured: Measured) -> list[list[str]]:
+    """How each arm's written answers were read."""
+    return [
+        [
+            name,
+            arm,
+            f"{own.num_answers:,}",
+            f"{own.num_answers - own.num_unread:,}",
+            f"{own.num_unread:,}",
+            f"{len(task.unscorable.get(arm, ())):,}",
+            *(percent(own.accuracy_by_rule[rule]) if rule in own.accuracy_by_rule else NOTHING for rule in RULES),
+        ]
+        for name, task in measured.tasks.items()
+        for arm, own in task.written.items()
+    ]
 
 
 def _open_rows(own: Open) -> list[list[str]]:
