@@ -22,8 +22,8 @@ from salad.report.results import Estimate, parse_results
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (pip install playwright)")
 CHROMIUM = Path("/usr/bin/chromium")
-PAGES = ("run", "hostile", "measured", "compare")
-SVGS = {"run": 18, "hostile": 13, "measured": 7, "compare": 9}
+PAGES = ("run", "hostile", "measured", "compare", "gaps")
+SVGS = {"run": 18, "hostile": 13, "measured": 7, "compare": 9, "gaps": 5}
 
 # Contrast of every element that holds text with what is painted behind it (WCAG 2.2): those under 4.5 : 1.
 FAINT_TEXT = """() => {
@@ -89,6 +89,9 @@ def pages(tmp_path_factory) -> Path:
     sides = [Side(name, letter, f"runs/{name}", results=run) for name, letter in (("one", "A"), ("two", "B"))]
     difference = Difference("B", "Stage I: M", "misalignment_nats", Estimate(value=0.1, low=0.02, high=0.2, n=60))
     write_compare(sides, [difference], ["B: a note."], folder / "compare.html")
+    other = Measured.model_validate(measurement("mmsu") | {"model": "b", "speech_sha256": {"mmsu": "00" * 32}})
+    gaps = [Side(name, name, f"measured/{name}", measured=own) for name, own in (("A", measured), ("B", other))]
+    write_compare(gaps, [], [], folder / "gaps.html")
     return folder
 
 

@@ -16,7 +16,7 @@ from salad.cli import app
 from salad.errors import DataError, MissingFileError, RecipeError
 from salad.measure.compared_runs import compare_runs
 from salad.report.cluster_figures import MAX_MARKS, misalignment_map
-from salad.report.compare_tables import unlike_table
+from salad.report.compare_given import unlike_table
 from salad.report.downloads import csv_text
 from salad.report.gap_figures import fall_of_arm, fall_of_split
 from salad.report.measured import Measured, read_measured

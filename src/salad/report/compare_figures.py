@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from salad.report.compare_tables import LETTERS, Difference, Side
+from salad.report.compare_tables import LETTERS, Difference, Side, nats_of_task
 from salad.report.downloads import Row
 from salad.report.drawing import ESTIMATE, Drawing, cells, drawing, interval, rows, run_look
 from salad.report.gap_figures import Bar, Group, accuracy_bars, fall_of_arm, fall_of_split, short, waterfall
@@ -13,7 +13,7 @@ from salad.report.svg import INK
 from salad.report.table import ARM_TITLES, difference, nats_estimate
 from salad.report.training_figures import course, training
 
-MAX_DIFFERENCES = 40  # of a figure; its CSV has more
+MAX_SHOWN = 40  # of a figure; its CSV has more
 
 
 def task_bars(runs: Sequence[Side]) -> Drawing | None:
@@ -51,25 +51,45 @@ def _groups(runs: Sequence[Side]) -> list[Group]:
 
 
 def nats_rows(runs: Sequence[Side], title: str, key: str) -> Drawing | None:
-    """M or F of every run's last stage."""
-    found: list[tuple[int, Side, Estimate]] = []
-    for place, run in enumerate(runs):
-        arm = run.results.last if run.results else None
-        if arm and (estimate := getattr(arm, key)):
-            found.append((place, run, estimate))
-    if not found:
+    """M or F of every run's last stage, or of every measurement on every task."""
+    every = [(place, *one) for place, run in enumerate(runs) for one in _nats_of(run, title, key)]
+    if not every:
         return None
-    figure, axes = rows([f"{run.letter} {short(run.name, 20)}" for _, run, _ in found])
-    for y, (place, _, estimate) in enumerate(found):
+    tasks = list(dict.fromkeys(task for _, task, _ in every))
+    found = sorted(every, key=lambda one: tasks.index(one[1]))  # task by task, each in the order of the runs
+    shown = found[:MAX_SHOWN]
+    figure, axes = rows([f"{runs[place].letter} {short(task or runs[place].name, 20)}" for place, task, _ in shown])
+    for y, (place, _, estimate) in enumerate(shown):
         look = run_look(place)
         interval(axes, y, estimate, look.colour, look.marker, filled=True)
-    axes.set_xlabel(f"{title}, nats per text position")
+    measured = bool(tasks[0])
+    axes.set_xlabel(f"{title}, nats per {'token' if measured else 'text position'}")
     axes.set_xlim(left=0)
-    caption = f"{title[0].upper()}{title[1:]} of each run at its last stage, with 95 % intervals."
-    caption += _without(runs, [run for _, run, _ in found], title)
-    told = "; ".join(f"{run.letter} {nats_estimate(estimate)}" for _, run, estimate in found)
-    written: list[Row] = [("run", "name", *ESTIMATE), *((run.letter, run.name, *cells(e)) for _, run, e in found)]
+    of = "on each task, nats per token of the text after the speech" if measured else "of each run at its last stage"
+    caption = f"{title[0].upper()}{title[1:]} {of}, with 95 % intervals."
+    caption += f" Shown: {MAX_SHOWN} of {len(found)}." if len(found) > MAX_SHOWN else ""
+    having: dict[tuple[str, ...], list[str]] = {}
+    for task in tasks:
+        having.setdefault(tuple(runs[place].letter for place, own, _ in found if own == task), []).append(short(task))
+    for letters, own in having.items():
+        what = f"{title} on {', '.join(own)}" if measured else title
+        caption += _without(runs, [run for run in runs if run.letter in letters], what)
+    told = "; ".join(
+        f"{runs[place].letter}{f', {task}' if task else ''} {nats_estimate(estimate)}"
+        for place, task, estimate in shown
+    )
+    written: list[Row] = [("run", "name", "task", *ESTIMATE)]
+    written += [(runs[place].letter, runs[place].name, task, *cells(e)) for place, task, e in found]
     return drawing(figure, key.replace("_", "-"), f"{caption} {told}.", caption, written)
+
+
+def _nats_of(run: Side, title: str, key: str) -> list[tuple[str, Estimate]]:
+    """M or F of a run's last stage, under no task's name; those of a measurement by task."""
+    if run.measured:
+        own = [(name, nats_of_task(task).get(title)) for name, task in run.measured.tasks.items()]
+        return [(name, estimate) for name, estimate in own if estimate]
+    arm = run.results.last if run.results else None
+    return [("", estimate)] if arm and (estimate := getattr(arm, key)) else []
 
 
 def _without(runs: Sequence[Side], drawn: Sequence[Side], what: str) -> str:
@@ -111,15 +131,15 @@ def paired(differences: Sequence[Difference], nats: bool) -> Drawing | None:
     own = [one for one in differences if one.metric.endswith("_nats") == nats]
     if not own:
         return None
-    figure, axes = rows([f"{one.letter} − A, {short(one.what, 28)}" for one in own[:MAX_DIFFERENCES]])
+    figure, axes = rows([f"{one.letter} − A, {short(one.what, 28)}" for one in own[:MAX_SHOWN]])
     by = 1 if nats else 100
-    for y, one in enumerate(own[:MAX_DIFFERENCES]):
+    for y, one in enumerate(own[:MAX_SHOWN]):
         look, e = run_look(LETTERS.index(one.letter)), one.estimate
         scaled = Estimate(value=by * e.value, low=by * e.low, high=by * e.high, n=e.n)
         interval(axes, y, scaled, look.colour, look.marker, filled=one.side != 0)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_xlabel("nats per text position (below 0: less than A)" if nats else "points (above 0: more right than A)")
-    more = f" Shown: {MAX_DIFFERENCES} of {len(own)}." if len(own) > MAX_DIFFERENCES else ""
+    more = f" Shown: {MAX_SHOWN} of {len(own)}." if len(own) > MAX_SHOWN else ""
     caption = f"Paired differences with 95 % intervals; hollow: the interval holds 0 (or is 0).{more}"
     told = "; ".join(f"{one.letter} − A, {one.what} {difference(one.estimate, one.metric)}" for one in own)
     written: list[Row] = [("run", "what", "metric", *ESTIMATE, "p", "p_holm")]

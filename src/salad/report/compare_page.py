@@ -7,6 +7,7 @@ from pathlib import Path
 
 from salad.files import write_atomic
 from salad.report.compare_figures import curves_of, fall_of, nats_rows, paired, task_bars
+from salad.report.compare_given import unlike, unlike_table, what_was_given
 from salad.report.compare_tables import (
     METRICS,
     Difference,
@@ -15,8 +16,6 @@ from salad.report.compare_tables import (
     difference_table,
     side_caption,
     side_table,
-    unlike,
-    unlike_table,
 )
 from salad.report.parts import MAX_ROWS, environment
 from salad.report.svg import drawing_style
@@ -58,6 +57,7 @@ def compare_page(runs: Sequence[Side], differences: Sequence[Difference], notes:
             difference_figures=[figure for figure in pairs if figure],
             differences=difference_table(differences),
             difference_caption=difference_caption(differences),
+            given=what_was_given(runs),
             unlike=differing[:MAX_ROWS] if differing else differing,
             title=" and ".join(run.name for run in runs) if len(runs) == 2 else f"{len(runs)} runs",
         )

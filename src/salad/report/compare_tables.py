@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from salad.report.gap_figures import short
-from salad.report.measured import Measured
+from salad.report.measured import Measured, MeasuredTask
 from salad.report.parts import MAX_ROWS
 from salad.report.results import Estimate, Results
 from salad.report.table import (
@@ -20,7 +19,6 @@ from salad.report.table import (
     percent_estimate,
     points,
     points_estimate,
-    titled,
 )
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -80,6 +78,10 @@ def side_table(runs: Sequence[Side]) -> list[list[str]]:
 
 def side_caption(runs: Sequence[Side]) -> str:
     """What the table of runs says, and which run's gap has no interval."""
+    if not any(run.results for run in runs):
+        return (
+            "Each one's own numbers. M and F in nats per token of the text after the speech; M only of the same speech."
+        )
     said = "Each run at the last stage that it came to. M only with the same sequence policy, corpus and voice."
     arms = [(run, run.results.last) for run in runs if run.results]
     bare = [run.letter for run, arm in arms if arm and arm.task and not arm.split]
@@ -99,12 +101,20 @@ def _numbers(run: Side) -> dict[str, str]:
             found |= {f"{name}: topline": percent_estimate(whole.topline)}
             found |= {f"{name}: speech": percent_estimate(whole.speech)}
             found |= {f"{name}: cascade": percent_estimate(task.cascade)}
+            found |= {f"{name}: {title} (nats)": nats_estimate(own) for title, own in nats_of_task(task).items()}
         if run.measured.mean and len(run.measured.tasks) > 1:
             found |= {"mean gap (points)": points_estimate(run.measured.mean.gap)}
         found |= {"listens": "yes" if all(t.listening.listens for t in run.measured.tasks.values()) else "NO"}
         found |= {"text LLM": run.measured.base or NOTHING, "ASR": run.measured.asr or NOTHING}
     found |= {f"{task}, {view}": percent_estimate(own) for (task, view), own in run.accuracies.items()}
     return found
+
+
+def nats_of_task(task: MeasuredTask) -> dict[str, Estimate]:
+    """M and F of a task, nats per token, as far as they were measured, by their titles in `METRICS`."""
+    own = task.nats_per_token
+    found = {"misalignment M": own.misalignment, "forgetting F": own.forgetting} if own else {}
+    return {title: estimate for title, estimate in found.items() if estimate}
 
 
 def _run_numbers(results: Results) -> dict[str, str]:
@@ -133,26 +143,6 @@ def _run_numbers(results: Results) -> dict[str, str]:
     }
 
 
-def unlike(runs: Sequence[Side]) -> list[str]:
-    """A sentence where M stands under other conditions in one run than in the first."""
-    held = [(run, run.results.conditions) for run in runs if run.results]
-    found = []
-    for run, own in held[1:]:
-        first = held[0][1]
-        differing = [
-            name
-            for name, a, b in (
-                ("sequence policy", first.policy, own.policy),
-                ("broad text or its voice", first.broad, own.broad),
-                ("human speech", first.human, own.human),
-            )
-            if a != b
-        ]
-        if differing:
-            found.append(f"M of {run.letter} can't be held against M of {held[0][0].letter}: {', '.join(differing)}.")
-    return found
-
-
 def difference_table(differences: Sequence[Difference]) -> list[list[str]]:
     """A row for each paired difference, the headers first; p-values where there are any; none without a difference."""
     if not differences:
@@ -177,50 +167,3 @@ def difference_caption(differences: Sequence[Difference]) -> str:
             f" The intervals are not corrected for {len(differences):,} comparisons: about one in 20 errs by chance."
         )
     return said
-
-
-def unlike_table(runs: Sequence[Side]) -> list[list[str]] | None:
-    """What was set or given otherwise: recipe, versions, seed, command, amounts of data; the headers first.
-
-    Empty: nothing. None: they are no runs, which alone say it.
-    """
-    told = [_given(run.results) for run in runs if run.results]
-    if len(told) != len(runs):
-        return None
-    rows = [
-        [key, *(own.get(key, NOTHING) for own in told)] for key in dict.fromkeys(key for own in told for key in own)
-    ]
-    differing = [row for row in rows if len(set(row[1:])) > 1]
-    return [["", *(f"{run.letter} {short(run.name, 24)}" for run in runs)], *differing] if differing else []
-
-
-def _given(results: Results) -> dict[str, str]:
-    """All that a run was given, by a name that a reader can find it under."""
-    command = results.command if isinstance(results.command, str) else shlex.join(results.command)
-    found = {"seed": str(results.seed), "command": command}
-    found |= {f"recipe: {key}": value for key, value in _leaves(results.recipe) if key != "seed"}
-    found |= {f"version: {key}": str(value) for key, value in results.versions.items()}
-    own = results.speech
-    amounts = {"natural": own.human_s, "synthetic": own.synthetic_s, "synthetic, uniform": own.synthetic_uniform_s}
-    amounts |= {"probe": own.probe_s, "held out": own.heldout_s}
-    found |= {f"speech: {key}": duration(seconds) for key, seconds in amounts.items()}
-    for part in results.bill:
-        for source in part.sources:
-            what = f"data: {titled(part.stage, part.taken_over_from)}, {source.name}"
-            found[what] = f"{source.num_items:,} items, {source.num_sequences:,} sequences"
-    return found | {f"trained on: {ARM_TITLES.get(key, key)}": str(where) for key, where in results.trained_on.items()}
-
-
-def _leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for key, own in value.items():
-            yield from _leaves(own, f"{path}.{key}" if path else str(key))
-    else:
-        yield (
-            path,
-            NOTHING
-            if value is None
-            else ", ".join(map(str, value)) or NOTHING
-            if isinstance(value, list)
-            else str(value),
-        )

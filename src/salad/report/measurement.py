@@ -37,8 +37,8 @@ RULES = {
     "guessing": "guessing",
 }
 WRITTEN = """Answers in writing, without solved examples, as one declared rule reads them. Unread: it finds no choice \
-there, which counts as wrong. None: items without an answer, in no number. Then the share of right answers, by two other \
-rules, and by the declared one with a guess at what is unread."""
+there, which counts as wrong. None: items without an answer, in no number. Then the share of right answers, by two \
+other rules, and by the declared one with a guess at what is unread."""
 WRITTEN_HEADERS = ("task", "arm", "answers", "read", "unread", "none", *RULES.values())
 HEADERS = ("task", "n", "topline", "cascade", "own text", "own transcript", "speech", "gap", "forgotten")
 
@@ -286,6 +286,14 @@ def _tiles(measured: Measured, whole: Split | None) -> list[Tile]:
 
 def facts(measured: Measured) -> list[tuple[str, str]]:
     """How it was measured."""
+    versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
+    speech = ", ".join(f"{name} {digest}" for name, digest in measured.speech_sha256.items())
+    more = {"versions": versions, "speech, SHA-256": speech}
+    return [*asked(measured).items(), *((title, value) for title, value in more.items() if value)]
+
+
+def asked(measured: Measured) -> dict[str, str]:
+    """Who was measured, against whom, and how it was asked for."""
     command = measured.command if isinstance(measured.command, str | None) else " ".join(measured.command)
     stated: dict[str, Any] = {
         "model": measured.model,
@@ -295,7 +303,5 @@ def facts(measured: Measured) -> list[tuple[str, str]]:
         "solved examples": measured.shots,
         "seed": measured.seed,
         "command": command,
-        "versions": ", ".join(f"{name} {version}" for name, version in measured.versions.items()) or None,
-        "speech, SHA-256": ", ".join(f"{name} {digest}" for name, digest in measured.speech_sha256.items()) or None,
     }
-    return [(title, str(value)) for title, value in stated.items() if value is not None]
+    return {title: str(value) for title, value in stated.items() if value is not None}
