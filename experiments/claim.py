@@ -62,6 +62,7 @@ class Claim:
         arms: a seed → label → arm.
         judge: all arms → a verdict.
         draw: all arms onto the plot's axes; None: M of each arm.
+        toy: the labels that show at toy size that it works; empty: all.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Claim:
     arms: Callable[[int], dict[str, Arm]]
     judge: Callable[[Found], Verdict]
     draw: Callable[[Axes, Found], None] | None = None
+    toy: tuple[str, ...] = ()
 
     def main(self) -> None:
         """The command."""
@@ -80,6 +82,8 @@ class Claim:
         lab = Lab(options.lab or Path("runs/lab-toy" if toy else "runs/lab"), toy, options.threads, kept)
         seeds = tuple(options.seeds or self.seeds)[: 1 if toy else None]
         arms = [(label, arm) for seed in seeds for label, arm in self.arms(seed).items()]
+        if toy and self.toy:
+            arms = [(label, arm) for label, arm in arms if label in self.toy]
         if any(lab.measured(arm) is None for _, arm in arms):
             lab.prepare()
         began, left = time.monotonic(), 0

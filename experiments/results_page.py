@@ -1,6 +1,6 @@
 """docs/results.md's table and pictures from every results.json there is.
 
-    python -m experiments.results_page
+python -m experiments.results_page
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ def page(text: str, results: dict[str, dict[str, Any]]) -> str:
             f"| [{name}](#{name}) | **{found['verdict']}** | {found['effect_is']}: {effect} | {seeds} | "
             f"{cost['arms']}, {cost['cpu_h']:.1f} |"
         )
-        parts += ["", f"### {name}", "", found["claim"], "", f"**{found['verdict'].capitalize()}.** {found['sentence']}"]
+        parts += [
+            "",
+            f"### {name}",
+            "",
+            found["claim"],
+            "",
+            f"**{found['verdict'].capitalize()}.** {found['sentence']}",
+        ]
         parts += ["", f"![{name}: {found['effect_is']}](results/{name}.svg)", "", *_arms(found)]
         parts += ["", f"`{found['command']}`"]
     left = [name for name in CLAIMS if name not in results]
@@ -61,7 +68,9 @@ def _arms(found: dict[str, Any]) -> list[str]:
 
 def results() -> dict[str, dict[str, Any]]:
     """What there is, by experiment."""
-    return {name: read_json(HERE / name / "results.json") for name in CLAIMS if (HERE / name / "results.json").is_file()}
+    return {
+        name: read_json(HERE / name / "results.json") for name in CLAIMS if (HERE / name / "results.json").is_file()
+    }
 
 
 def main() -> None:

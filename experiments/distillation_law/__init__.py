@@ -74,4 +74,5 @@ CLAIM = Claim(
     arms,
     judge,
     draw,
+    toy=("alpha 0", "alpha 1"),
 )

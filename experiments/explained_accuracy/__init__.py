@@ -70,4 +70,5 @@ CLAIM = Claim(
     arms,
     judge,
     draw,
+    toy=("narrow-alpha0", "narrow-alpha1", "broad-alpha0", "broad-alpha1"),
 )

@@ -47,4 +47,5 @@ CLAIM = Claim(
     (0,),
     arms,
     judge,
+    toy=("gamma 0", "gamma 5", "K 16", "jsd"),
 )
