@@ -6,7 +6,10 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import typer
@@ -17,6 +20,7 @@ from typer.testing import CliRunner
 from docs_text import PAGES, REPO, Command, blocks, command_in, commands, name_of
 from salad.cli import app
 
+CHROMIUM = Path("/usr/bin/chromium")
 APP = get_command(app)
 CLICK_ERROR = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 COMMANDS = [command for page in PAGES for command in commands(page)]
@@ -39,6 +43,13 @@ RUN_HERE = {("docs/selection.md", 0), ("docs/selection.md", 1), ("README.md", 0)
 RUN_HERE |= {("docs/saved-models.md", 0), ("docs/saved-models.md", 1)}
 NOT_RUN = {("docs/many-machines.md", 0)}
 """Blocks with a `<!-- not run: REASON -->` before them, all of them."""
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Files over HTTP, without a line for each."""
+
+    def log_message(self, *_):
+        """Says nothing."""
 
 
 def verb_of(words: tuple[str, ...]) -> tuple[object, list[str]]:
@@ -194,16 +205,53 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere():
             assert (REPO / named).is_file(), f"{name} names {named}, which is not there"
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning_or_anything_from_elsewhere(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The docs as a site."""
     pytest.importorskip("mkdocstrings", reason="mkdocs is not installed: pip install 'salad-speech[docs]'")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    out = tmp_path_factory.mktemp("docs") / "site"
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
     done = subprocess.run(build, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    pages = list((tmp_path / "site").rglob("*.html"))
+    return out
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_or_anything_from_elsewhere(site):
+    pages = list(site.rglob("*.html"))
     assert len(pages) >= len(PAGES) - 2
     for page in pages:
         html = page.read_text(encoding="utf-8")
         assert not re.search(r'<(?:script|img|iframe|source)[^>]+src="(?:https?:)?//', html)
         assert not re.search(r'<link[^>]+(?:stylesheet|preconnect|icon)[^>]+href="(?:https?:)?//', html)
-    assert "fonts.googleapis" not in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert "fonts.googleapis" not in (site / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["index.html", "reference/model.html"])
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_the_site_can_be_searched_from_the_disk_and_from_a_server(site, page, scheme):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (pip install playwright)")
+    if not CHROMIUM.is_file():
+        pytest.skip(f"no browser: {CHROMIUM} does not exist (apt-get install chromium)")
+    handler = partial(QuietHandler, directory=site)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_api.sync_playwright() as playwright:
+        Thread(target=server.serve_forever, daemon=True).start()
+        there = site.as_uri() if scheme == "file" else f"http://127.0.0.1:{server.server_port}"
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        said, asked = [], []
+        tab = chromium.new_page()
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(f"{there}/{page}")
+        tab.get_by_role("textbox", name="Search").fill("telephone")
+        found = tab.locator("a.md-search-result__link").filter(has_text="telephone")
+        found.first.wait_for()
+        found.first.click()
+        tab.wait_for_url("**/*h=telephone*")
+        tab.locator("mark", has_text="telephone").first.wait_for()
+        chromium.close()
+        server.shutdown()
+    assert said == []
+    assert [url for url in asked if not url.startswith((there, "data:"))] == []
