@@ -9,5 +9,6 @@ CLAIMS = (
     "text_mix",
     "selection_knobs",
     "voices",
+    "stage_zero",
 )
 """The packages, in the order in which docs/results.md tells them."""

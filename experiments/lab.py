@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from torch.utils.flop_counter import FlopCounterMode
+
 from experiments.lab_data import LabData, alone, announce, quiet
 from salad.card.bill import versions
 from salad.distill.teacher import teacher_for
@@ -43,6 +45,7 @@ from salad.texts.text import read_texts
 
 KEPT = Path(__file__).parent / "measured"
 MEASURED_NAME = "measured.json.gz"
+WARM_STEP_COST = {"word_aligned": 1.0, "ctc": 1.116}  # FLOPs of a step, counted on the lab's speech
 
 
 @dataclass(frozen=True)
@@ -143,12 +146,13 @@ class Lab(LabData):
         trained_s = time.process_time() - began
         announce(f"{arm.folder}: measuring")
         rows, unseen = self._measure(out / "model", recipe)
-        curve = read_json(out / "curve.json")
+        curve, ears = read_json(out / "curve.json"), out / "warm_start" / "cost.json"
         cost = {
             "cpu_s": time.process_time() - began,
             "train_cpu_s": trained_s,
             "train_tflop": sum(row["flops"] for row in curve) / 1e12,
             "positions": float(sum(row["positions"] for row in curve)),
+            "ears_tflop": read_json(ears)["tflop"] if ears.is_file() else 0.0,
         }
         return {
             "rows": rows.as_json(),
@@ -162,8 +166,9 @@ class Lab(LabData):
     def _stage_one(self, arm: Arm, recipe: Recipe, out: Path) -> None:
         speech = [corpus for name in arm.speech for corpus in self.speech(name)]
         dim, hz = speech[0].store.feature_dim, speech[0].store.frame_hz
-        if recipe.stage_one.warm_start.steps and not (out / "warm_start").is_dir():
-            ears = self.ears(arm.seed)
+        settings = recipe.stage_one.warm_start
+        if settings.steps and not (out / "warm_start").is_dir():
+            ears = self.ears(arm.seed, settings.kind)
             with folder_atomic(out / "warm_start") as fresh:
                 shutil.copytree(ears, fresh, dirs_exist_ok=True)
         texts = TextCorpus(self.run.path("texts", "mix.jsonl"))
@@ -182,17 +187,24 @@ class Lab(LabData):
         texts = TextCorpus(self.run.path("texts", "mix.jsonl"))
         stage_two(recipe, stage_one_folder, natural, selected, texts, self._watched(), out, quiet)
 
-    def ears(self, seed: int) -> Path:
-        """The warm start that all arms of a seed begin with: words of the ears' texts and of the prompts."""
-        out = self.folder / "ears" / str(seed)
+    def ears(self, seed: int, kind: str = "word_aligned") -> Path:
+        """The warm start that all arms of a seed begin with: words of the ears' texts and of the prompts.
+
+        Each kind's takes as many FLOPs of matrix products, and cost.json has them.
+        """
+        out = self.folder / "ears" / (str(seed) if kind == "word_aligned" else f"{seed}-{kind}")
         out.parent.mkdir(parents=True, exist_ok=True)
         with alone(out.with_suffix(".lock")):
-            if not (out / "reports.json").is_file():
-                announce(f"ears, seed {seed}")
-                recipe = self.recipe(seed, (f"stage_one.warm_start.steps={self.size.ears_steps}",))
+            if not (out / "cost.json").is_file():
+                announce(f"ears, seed {seed}, {kind}")
+                steps = max(1, round(self.size.ears_steps / WARM_STEP_COST[kind]))
+                keys = (f"stage_one.warm_start.steps={steps}", f"stage_one.warm_start.kind={kind}")
+                recipe = self.recipe(seed, keys)
                 speech = [*self.speech("ears"), *self.speech("human")]
                 student = new_student(recipe, speech[0].store.feature_dim, speech[0].store.frame_hz)
-                warm_start_once(student, recipe, speech, recipe.stage_one.warm_start, "ears", out, quiet)
+                with FlopCounterMode(display=False) as counter:
+                    warm_start_once(student, recipe, speech, recipe.stage_one.warm_start, "ears", out, quiet)
+                write_json(out / "cost.json", {"tflop": counter.get_total_flops() / 1e12})
         return out
 
     def clusters(self, num: int | None) -> Path:
