@@ -10,5 +10,6 @@ CLAIMS = (
     "selection_knobs",
     "voices",
     "stage_zero",
+    "curriculum",
 )
 """The packages, in the order in which docs/results.md tells them."""

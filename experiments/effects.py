@@ -74,7 +74,7 @@ def human_misalignment(found: Measured) -> list[ItemDivergence]:
 
 def unseen_misalignment(found: Measured) -> list[ItemDivergence]:
     """M on the held-out definitions in a voice that no arm has heard."""
-    return found.unseen.broad.heard
+    return found.unseen.heard
 
 
 def forgetting(found: Measured) -> list[ItemDivergence]:

@@ -28,8 +28,10 @@ from salad.card.bill import versions
 from salad.distill.teacher import teacher_for
 from salad.files import folder_atomic, read_json, read_jsonl, write_atomic, write_json, write_jsonl
 from salad.interleave.builder import SequenceBuilder
-from salad.interleave.utterances import Utterance
+from salad.interleave.utterances import Utterance, feature_lookup
 from salad.measure.arm import ArmRows, HeldOut, measure_arm
+from salad.measure.divergence_by_item import ItemDivergence
+from salad.measure.misalignment import HeardAndSwapped, misalignment_by_item
 from salad.measure.tasks.definition import definition_items
 from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
@@ -44,6 +46,7 @@ from salad.texts.corpus import TextCorpus
 from salad.texts.text import read_texts
 
 KEPT = Path(__file__).parent / "measured"
+VIEWS = ("heard", "swapped")
 MEASURED_NAME = "measured.json.gz"
 WARM_STEP_COST = {"word_aligned": 1.0, "ctc": 1.116}  # FLOPs of a step, counted on the lab's speech
 
@@ -83,13 +86,13 @@ class Arm:
 class Measured:
     """An arm's rows by item, what was seen of its training, and what it cost.
 
-    `unseen`: rows on the held-out texts in a voice that no arm hears. `curve`: a row a training step. `made`: the
+    `unseen`: M on the held-out texts in a voice that no arm hears. `curve`: a row a training step. `made`: the
     SHA-256 of the lab's speech, the processor, and the packages.
     """
 
     arm: Arm
     rows: ArmRows
-    unseen: ArmRows
+    unseen: HeardAndSwapped
     curve: list[dict[str, Any]]
     watch: list[dict[str, Any]]
     cost: dict[str, float]
@@ -111,7 +114,8 @@ class Lab(LabData):
         for place in places:
             if place.is_file():
                 tree = json.loads(gzip.decompress(place.read_bytes()))
-                rows, unseen = ArmRows.from_json(tree["rows"]), ArmRows.from_json(tree["unseen"])
+                rows = ArmRows.from_json(tree["rows"])
+                unseen = HeardAndSwapped(*([ItemDivergence(**row) for row in tree["unseen"][name]] for name in VIEWS))
                 return Measured(arm, rows, unseen, *(tree[name] for name in ("curve", "watch", "cost", "made")))
         return None
 
@@ -156,7 +160,7 @@ class Lab(LabData):
         }
         return {
             "rows": rows.as_json(),
-            "unseen": unseen.as_json(),
+            "unseen": asdict(unseen),
             "curve": curve,
             "watch": read_jsonl(out / "watch.jsonl") if (out / "watch.jsonl").is_file() else [],
             "cost": cost,
@@ -263,21 +267,20 @@ class Lab(LabData):
         """Held-out broad speech, on which the trainings are watched where the recipe says so."""
         return list(self.spoken("heldout"))
 
-    def _measure(self, model: Path, recipe: Recipe) -> tuple[ArmRows, ArmRows]:
-        """Everything of an arm on the held-out speech in the training's voice; the same in a voice nothing heard."""
+    def _measure(self, model: Path, recipe: Recipe) -> tuple[ArmRows, HeardAndSwapped]:
+        """Everything of an arm on the held-out speech in the training's voice; M also in a voice nothing heard."""
         student = SpeechLM.from_pretrained(model)
         # The same sequences and items whatever the seed of the training.
         builder = SequenceBuilder.of(student, load_tokenizer(recipe.model.llm), recipe.sequence, 0)
         human = [u for corpus in held_out_speech(self.run) for u in builder.usable(corpus)[0]]
-        settings, teacher = recipe.measure, teacher_for(student)
-        found = []
-        for name, people in (("heldout", human), ("heldout_unseen", human[:2])):
-            broad, _ = builder.usable(self.spoken(name))
-            ids = {utterance.id for utterance in broad}
-            texts = [text for text in self.texts("heldout") if text.id in ids]
-            items = definition_items(texts, min(settings.task_items, len(texts)), 0)
-            found.append(measure_arm(student, teacher, builder, HeldOut(broad, people, items), settings, 0))
-        return found[0], found[1]
+        broad, unseen = (builder.usable(self.spoken(name))[0] for name in ("heldout", "heldout_unseen"))
+        ids, settings = {utterance.id for utterance in broad}, recipe.measure
+        texts = [text for text in self.texts("heldout") if text.id in ids]
+        items = definition_items(texts, min(settings.task_items, len(texts)), 0)
+        rows = measure_arm(student, teacher_for(student), builder, HeldOut(broad, human, items), settings, 0)
+        sequences = [builder.mixed(utterance) for utterance in unseen]
+        batch = settings.batch_positions
+        return rows, misalignment_by_item(student, sequences, feature_lookup(unseen), batch, 0)
 
 
 def _processor() -> str:

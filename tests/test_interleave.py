@@ -22,7 +22,7 @@ from salad.interleave.sequence import (
     num_positions,
     text_sequence,
 )
-from salad.interleave.spans import plan_spans
+from salad.interleave.spans import plan_spans, shortened
 from salad.interleave.words import tokenize_words
 from salad.model.llm import load_tokenizer
 from salad.randomness import generator
@@ -92,6 +92,21 @@ def test_poisson_spans_have_the_mean_they_are_given():
     policy = SequenceSettings(policy="poisson", poisson_words=6.0)
     spans = plan_spans(20_000, policy, np.random.default_rng(0))
     assert np.mean([span.stop - span.start for span in spans[:-1]]) == pytest.approx(6.0, abs=0.25)
+
+
+@pytest.mark.parametrize("policy", ["interleaved", "speech_prefix", "poisson"])
+def test_shortened_settings_shorten_what_is_heard(policy):
+    """A third of the mean length, and never nothing; 1 is the policy itself."""
+    whole = SequenceSettings(policy=policy, poisson_words=9.0)
+    assert shortened(whole, 1.0) is whole
+
+    def mean_heard(own):
+        rngs = [np.random.default_rng(seed) for seed in range(200)]
+        spans = [span for rng in rngs for span in plan_spans(60, own, rng)[:-1] if span.kind == "speech"]
+        return np.mean([span.stop - span.start for span in spans])
+
+    assert mean_heard(shortened(whole, 1 / 3)) / mean_heard(whole) == pytest.approx(1 / 3, rel=0.1)
+    assert mean_heard(shortened(whole, 1e-6)) == 1.0
 
 
 # --- tokens, frames and the map -------------------------------------------------------------------------------------

@@ -114,6 +114,16 @@ def test_a_sequence_must_fit_into_a_micro_batch():
     )
 
 
+def test_a_curriculum_needs_spans_to_shorten():
+    tree = {"name": "demo", "stage_two": {"curriculum": {"start_frac": 0.5}}}
+    assert parse_recipe(tree, "here").stage_two.curriculum.steps_frac == 0.5
+    message = refusal(tree | {"sequence": {"policy": "utterance"}})
+    assert message == (
+        "demo.yaml: stage_two.curriculum: the policy utterance hears everything at once and has no span to shorten; "
+        "set it to null, or take another sequence.policy."
+    )
+
+
 def test_a_recipe_is_frozen():
     recipe = parse_recipe({"name": "demo"}, "here")
     with pytest.raises(ValidationError):

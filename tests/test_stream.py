@@ -43,9 +43,9 @@ def sources(tmp_path_factory):
     return SimpleNamespace(folder=folder, speech=speech, texts=TextCorpus(folder / "texts.jsonl"))
 
 
-def stream_of(sources, batch_sequences=6, batch_positions=120, seed=0, weights=(1, 1, 1), policy="interleaved"):
+def stream_of(sources, batch_sequences=6, batch_positions=120, seed=0, weights=(1, 1, 1), policy="interleaved", **keys):
     build = tiny.builder(seed, policy=policy, text_words=(1, 5), speech_words=(1, 5), max_positions=120)
-    stage = StageSettings(batch_sequences=batch_sequences, micro_batch_positions=batch_positions)
+    stage = StageSettings(batch_sequences=batch_sequences, micro_batch_positions=batch_positions, **keys)
     return Stream.of(build, sources.speech, sources.texts, weights, stage, tiny.SPEECH_TOKEN_ID, "test")
 
 
@@ -124,6 +124,18 @@ def test_an_epoch_brings_every_item_once(sources):
     stream = stream_of(sources, batch_sequences=4, weights=(1, 0, 0))
     epoch = [item for step in range(NUM_SPOKEN // 4) for batch in stream.batches(step) for item in batch.items]
     assert sorted(epoch) == sorted(utterance.id for utterance in sources.speech[0])
+
+
+def test_what_is_heard_grows_to_what_it_would_be(sources):
+    """From a quarter of the prefix at the first step to the whole of it half-way through the stage."""
+    growing = stream_of(sources, policy="speech_prefix", steps=8, curriculum={"start_frac": 0.25, "steps_frac": 0.5})
+    whole = stream_of(sources, policy="speech_prefix", steps=8)
+    assert [growing.spoken_frac(step) for step in (0, 1, 2, 4, 7, 99)] == [0.25, 0.4375, 0.625, 1.0, 1.0, 1.0]
+    heard = [sum(row[1] for row in growing.drawn(step)) / sum(row[1] for row in whole.drawn(step)) for step in range(8)]
+    assert heard[0] < 0.45
+    assert heard[0] < heard[2] < heard[4] == 1.0
+    for step in (4, 7):
+        assert same(growing.batches(step), whole.batches(step))
 
 
 def test_seeds_differ(sources):

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from salad.errors import AlignmentError, DataError
 from salad.files import open_atomic
 from salad.interleave.sequence import MixedSequence, mixed_sequence, num_positions, text_sequence
+from salad.interleave.spans import shortened
 from salad.interleave.utterances import SpeechCorpus, Utterance
 from salad.model.llm import document_mark
 from salad.model.speech_lm import SpeechLM
@@ -60,21 +61,22 @@ class SequenceBuilder:
         """A text as a sequence without speech, cut at `max_positions`."""
         return text_sequence(item, text, self.tokenizer, self.mark, self.settings.max_positions)
 
-    def mixed(self, utterance: Utterance, epoch: int = 0) -> MixedSequence:
+    def mixed(self, utterance: Utterance, epoch: int = 0, spoken_frac: float = 1.0) -> MixedSequence:
         """The sequence of an utterance in an epoch; policies that draw spans draw anew each epoch.
 
-        A later epoch whose spans can't be used (nothing but speech, a span without frames) takes those of epoch 0,
-        which `usable` has tried, so training never stops over an unlucky draw.
+        With a `spoken_frac` what is heard is that much shorter (`shortened`). Spans that can't be used (nothing but
+        speech, a span without frames) are replaced by the whole ones of epoch 0, which `usable` has tried, so training
+        never stops over an unlucky draw.
         """
         try:
-            return self._drawn(utterance, epoch)
+            return self._drawn(utterance, epoch, spoken_frac)
         except (DataError, AlignmentError):
-            if epoch == 0:
+            if (epoch, spoken_frac) == (0, 1.0):
                 raise
-            return self._drawn(utterance, 0)
+            return self._drawn(utterance, 0, 1.0)
 
-    def _drawn(self, utterance: Utterance, epoch: int) -> MixedSequence:
-        settings = self.settings
+    def _drawn(self, utterance: Utterance, epoch: int, spoken_frac: float) -> MixedSequence:
+        settings = shortened(self.settings, spoken_frac)
         return mixed_sequence(
             utterance.id,
             utterance.words,

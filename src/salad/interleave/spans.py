@@ -30,6 +30,20 @@ class Span:
     stop: int
 
 
+def shortened(settings: SequenceSettings, spoken_frac: float) -> SequenceSettings:
+    """The settings under which what is heard has `spoken_frac` of its length (`CurriculumSettings`); 1: these."""
+    if spoken_frac == 1.0:
+        return settings
+    low, high = (max(1, round(spoken_frac * words)) for words in settings.speech_words)
+    return settings.model_copy(
+        update={
+            "prefix_frac": spoken_frac * settings.prefix_frac,
+            "speech_words": (low, high),
+            "poisson_words": max(1.0, spoken_frac * settings.poisson_words),
+        }
+    )
+
+
 def plan_spans(num_words: int, settings: SequenceSettings, rng: np.random.Generator) -> list[Span]:
     """The spans of an utterance of `num_words` words, in order, covering every word exactly once.
 

@@ -27,7 +27,7 @@ from salad.interleave.packing import pack
 from salad.interleave.sequence import MixedSequence
 from salad.interleave.utterances import SpeechCorpus, Utterance, feature_lookup
 from salad.interrupts import leave_signals_to_parent
-from salad.recipe import StageSettings
+from salad.recipe import CurriculumSettings, StageSettings
 from salad.speech.identity import id_hash
 from salad.texts.text import Text
 
@@ -48,6 +48,8 @@ class Stream:
     batch_sequences: int
     batch_positions: int
     speech_token_id: int
+    steps: int
+    curriculum: CurriculumSettings | None
 
     @classmethod
     def of(
@@ -76,6 +78,8 @@ class Stream:
             settings.batch_sequences,
             settings.micro_batch_positions,
             speech_token_id,
+            settings.steps,
+            settings.curriculum,
         )
 
     def batches(self, step: int, rank: int = 0, world: int = 1) -> list[Batch]:
@@ -118,7 +122,15 @@ class Stream:
             text = self.texts[draw.index]
             return draw.source, self.builder.text(text.id, text.text), None
         utterance = self.speech[draw.source][draw.index]
-        return draw.source, self.builder.mixed(utterance, draw.epoch), utterance
+        spoken_frac = self.spoken_frac(position // self.batch_sequences)
+        return draw.source, self.builder.mixed(utterance, draw.epoch, spoken_frac), utterance
+
+    def spoken_frac(self, step: int) -> float:
+        """How much of its full length what is heard has in a step; 1 but for a curriculum."""
+        if self.curriculum is None:
+            return 1.0
+        start, grown = self.curriculum.start_frac, step / (self.curriculum.steps_frac * self.steps)
+        return start + (1.0 - start) * min(1.0, grown)
 
     def _counted(self, drawn: Sequence[Drawn]) -> tuple[tuple[int, ...], ...]:
         rows = [[0] * len(DRAWN) for _ in range(len(self.speech) + 1)]

@@ -9,6 +9,7 @@ from salad.recipe.load import load_recipe, parse_recipe, save_recipe
 from salad.recipe.model import AdapterSettings, EncoderSizes, LlmSizes, LoraSettings, ModelSettings
 from salad.recipe.stages import (
     MAY_CHANGE,
+    CurriculumSettings,
     OptimizerSettings,
     StageOneSettings,
     StageSettings,
@@ -23,6 +24,7 @@ __all__ = [
     "MAY_CHANGE",
     "AdapterSettings",
     "AugmentSettings",
+    "CurriculumSettings",
     "DataSettings",
     "EncoderSizes",
     "EngineSettings",

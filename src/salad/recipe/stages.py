@@ -40,13 +40,24 @@ class OptimizerSettings(Settings):
 MAY_CHANGE = ("checkpoint_every", "micro_batch_positions", "llm_sizes", "encoder_sizes")
 
 
+class CurriculumSettings(Settings):
+    """Ours, optional: what is heard is short at first and grows with the steps, linearly.
+
+    From `start_frac` of its length to the whole of it after `steps_frac` of the stage's steps. That is, of the policy
+    speech_prefix `prefix_frac`, of interleaved `speech_words`, of poisson all spans; utterance has nothing to shorten.
+    """
+
+    start_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    steps_frac: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+
+
 class StageSettings(Settings):
     """What all stages share: the objective, the batch, the length.
 
     A step's `batch_sequences` are packed into micro-batches of at most `micro_batch_positions` LLM positions: what
     stands in memory at once. It changes results by rounding alone. `divergence` from the teacher: the paper's is
     forward_kl; `jsd_beta` is the teacher's weight in the mixture of jsd. A checkpoint is written every
-    `checkpoint_every` steps.
+    `checkpoint_every` steps. `curriculum`: spans that grow, or null.
     """
 
     alpha: Frac = 1.0
@@ -56,6 +67,7 @@ class StageSettings(Settings):
     batch_sequences: Count = 12
     micro_batch_positions: Count = 2048
     checkpoint_every: Count = 10
+    curriculum: CurriculumSettings | None = None
     optimizer: OptimizerSettings = OptimizerSettings()
 
 

@@ -115,15 +115,28 @@ class Recipe(Settings):
         """What the voices are called."""
         return tuple(voice.name for voice in self.voices)
 
+    @property
+    def stages(self) -> dict[str, StageSettings]:
+        """The stages there are, by their keys."""
+        every = {"stage_one": self.stage_one, "stage_two": self.stage_two, "stage_three": self.stage_three}
+        return {name: stage for name, stage in every.items() if stage is not None}
+
+    @model_validator(mode="after")
+    def _what_is_heard_can_be_shortened(self) -> Self:
+        growing = [f"{name}.curriculum" for name, stage in self.stages.items() if stage.curriculum is not None]
+        if growing and self.sequence.policy == "utterance":
+            raise ValueError(
+                f"{' and '.join(growing)}: the policy utterance hears everything at once and has no span to shorten; "
+                "set it to null, or take another sequence.policy"
+            )
+        return self
+
     @model_validator(mode="after")
     def _sequences_fit_into_micro_batches(self) -> Self:
         longest = self.sequence.max_positions
-        stages: dict[str, StageSettings] = {"stage_one": self.stage_one, "stage_two": self.stage_two}
-        if self.stage_three is not None:
-            stages["stage_three"] = self.stage_three
         small = [
             f"{k}.micro_batch_positions={s.micro_batch_positions}"
-            for k, s in stages.items()
+            for k, s in self.stages.items()
             if s.micro_batch_positions < longest
         ]
         if small:
