@@ -11,7 +11,7 @@ from experiments.effects import difference, human_misalignment, misalignment
 from experiments.lab import Arm
 
 SPEECH = ("human", "ears")
-COLD_STEPS = 75  # the lab's 48, and those that cost what the warm start does
+COLD_STEPS = 90  # the lab's 48, and those that cost what the warm start does
 
 
 def arms(seed: int) -> dict[str, Arm]:
