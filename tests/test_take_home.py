@@ -78,6 +78,10 @@ def test_the_weights_before_the_decay_come_with_it(run, tmp_path):
 def test_what_can_not_be_stored_is_refused(run, tmp_path):
     with pytest.raises(RecipeError, match="float16 or bfloat16"):
         export(run, tmp_path / "out", "me/tiny", "int8")
+    with pytest.raises(RecipeError, match="--measure is for weights that --dtype rounds"):
+        export(run, tmp_path / "out", "me/tiny", measure=True)
+    with pytest.raises(RecipeError, match="lies in no finished run"):
+        export(run, tmp_path / "out", "me/tiny", "float16", measure=True)
     alone = tmp_path / "alone" / "deep" / "model"
     shutil.copytree(run / "stage_two" / "model", alone)
     with pytest.raises(CheckpointError, match="leave --pre-decay out"):

@@ -18,9 +18,11 @@ from typer.testing import CliRunner
 
 import test_starting
 import tiny
+from salad import take_home
 from salad.card.bill import read_bill
 from salad.cli import app
 from salad.model.saved import WEIGHTS_NAME
+from salad.pushing import export
 from salad.speech.corpora import debian_prompts
 from salad.speech.prepared import read_cuts, text_of
 
@@ -97,6 +99,21 @@ def test_the_last_models_bill_begins_with_what_it_started_from(run: tuple[Path, 
     assert (first["taken_over_from"], first["steps"]) == (str(earlier), 2)
     assert second["stage"] == "stage_two"
     assert second["steps"] == 2
+
+
+def test_rounded_weights_are_measured_again_on_what_the_run_held_out(run: tuple[Path, str], tmp_path: Path) -> None:
+    stage = run[0] / "stage_one"
+    export(stage / "model", tmp_path / "out", take_home.NAME, "float16", measure=True)
+    again = read_bill(tmp_path / "out")["results"]
+    arm = json.loads((run[0] / "results.json").read_text())["arms"][0]
+    for name in ("misalignment_nats", "hearing_nats", "misalignment_human_nats", "forgetting_nats"):
+        assert again[name]["value"] == pytest.approx(arm[name]["value"], rel=0.05, abs=0.01)
+        assert again[name]["n"] == arm[name]["n"]
+    assert again["misalignment_nats"]["value"] != arm["misalignment_nats"]["value"], "other weights, other numbers"
+    assert again["topline"]["n"] == again["task"]["speech"]["n"] == 4
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "topline: accuracy of the text LLM" in card
+    assert "Not yet." not in card
 
 
 def test_another_start_redoes_stage_one_and_what_follows(run: tuple[Path, str], command: list[str]) -> None:

@@ -32,6 +32,8 @@ from salad.model.saved import (
     hashes_of,
     model_folder,
 )
+from salad.recipe import load_recipe
+from salad.run import Run
 from salad.student import before_decay
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -42,11 +44,13 @@ LOCAL = re.compile(r"""(?<![\w.:/~])(?:~|/(?!/))[^\s"'`,;)|]*/([^\s"'`,;)|/]+)""
 """A path from the root or the home folder; its last part is kept."""
 
 
-def export(path: Path, out: Path, repo: str, dtype: str | None = None, pre_decay: bool = False) -> list[str]:
+def export(
+    path: Path, out: Path, repo: str, dtype: str | None = None, pre_decay: bool = False, measure: bool = False
+) -> list[str]:
     """Write what would be pushed of a model or a run to `out`; gives the names of its files.
 
     The card says how it is loaded by its name `repo` on the hub, or by that of the package's own model. Weights that
-    are rounded are no longer those that were measured: their card has no numbers.
+    are rounded are no longer those that were measured: their card has no numbers, unless they are measured again.
 
     Args:
         path: the model or the run.
@@ -54,9 +58,10 @@ def export(path: Path, out: Path, repo: str, dtype: str | None = None, pre_decay
         repo: its name.
         dtype: float16 or bfloat16, what weights are stored in; they are computed with as before.
         pre_decay: with the weights from before Stage I's learning rate decayed, where Stage II starts.
+        measure: measure the rounded weights, on what the run held out.
 
     Raises:
-        RecipeError: `repo` is not of the form org/name, or there is no such dtype.
+        RecipeError: `repo` is not of the form org/name, there is no such dtype, or nothing to measure again.
         CheckpointError: there is no model, its weights are damaged or too large for the dtype, nobody else could load
             it, or what is to come with it is not there.
     """
@@ -64,7 +69,10 @@ def export(path: Path, out: Path, repo: str, dtype: str | None = None, pre_decay
         check_repo(repo)
     if dtype not in (None, *STORED):
         raise RecipeError(f"--dtype {dtype}: weights are stored in {' or '.join(STORED)}.")
+    if measure and dtype is None:
+        raise RecipeError("--measure is for weights that --dtype rounds; others have their run's numbers.")
     folder = model_folder(path)
+    run = _finished_run(folder) if measure else None
     check_weights(folder)
     config = dict(read_json(folder / "config.json"))
     _refuse_local_llm(config)
@@ -90,6 +98,9 @@ def export(path: Path, out: Path, repo: str, dtype: str | None = None, pre_decay
             write_json(fresh / HASHES_NAME, hashes)
             bill["weights_sha256"] = hashes[WEIGHTS_NAME]
         write_json(fresh / BILL_NAME, bill)
+        if run is not None:
+            bill |= {"results": _measured_again(run, fresh)}
+            write_json(fresh / BILL_NAME, bill)
         write_atomic(fresh / CARD_NAME, model_card(bill, repo))
         for name in (*TOLD, *([PRE_DECAY_BILL_NAME] if earlier else [])):
             write_atomic(fresh / name, without_folders(fresh / name))
@@ -167,6 +178,27 @@ def _with_comparison(bill: Bill, folder: Path) -> Bill:
             if stated.items() <= fresh.items():
                 return bill | {"results": fresh}
     return bill
+
+
+def _finished_run(folder: Path) -> Path:
+    """The run that a model's folder lies in.
+
+    Raises:
+        RecipeError: it lies in none that has results.
+    """
+    run = folder.resolve().parents[1]
+    if (run / "results.json").is_file() and (run / "recipe.yaml").is_file():
+        return run
+    raise RecipeError(f"--measure: {folder} lies in no finished run, whose held-out speech it would be measured on.")
+
+
+def _measured_again(run: Path, model: Path) -> Bill:
+    """What a bill keeps of the numbers of the weights in `model`."""
+    from salad.steps.measuring import measure_again  # the whole of measuring: for those who ask for it
+
+    found = read_json(run / "results.json")
+    arm = measure_again(Run(load_recipe(run / "recipe.yaml"), run), model)
+    return results_of(arm, found["conditions"], found["topline"], found.get("cascade"), found.get("task"))
 
 
 def _refuse_local_llm(config: dict[str, Any]) -> None:

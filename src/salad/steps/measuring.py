@@ -15,7 +15,7 @@ from salad.distill.teacher import teacher_for
 from salad.files import read_json, write_json
 from salad.interleave.builder import SequenceBuilder
 from salad.interleave.utterances import Utterance
-from salad.measure.arm import ArmRows, HeldOut, measure_arm, read_task
+from salad.measure.arm import ArmRows, HeldOut, arm_estimates, measure_arm, read_task
 from salad.measure.cascade import transcripts
 from salad.measure.tasks.definition import DefinitionItem, definition_items
 from salad.model.llm import load_tokenizer
@@ -43,9 +43,7 @@ def measure_step(*arms: str) -> Any:
         for arm in own:
             path = run.path("measured", f"{arm}.json")
             student = SpeechLM.from_pretrained(_model_of(run, arm), device_map=run.ranks.device)
-            builder = SequenceBuilder.of(
-                student, load_tokenizer(run.recipe.model.llm), run.recipe.sequence, run.recipe.seed
-            )
+            builder = _builder(run, student)
             held_out, left_out = _held_out(run, builder)
             if path.is_file():
                 continue
@@ -68,6 +66,17 @@ def measure_step(*arms: str) -> Any:
         return {"rejected": left_out if "untrained" in arms else []}
 
     return work
+
+
+def measure_again(run: Run, model: Path) -> dict[str, Any]:
+    """An arm of results.json for weights that were changed since, on all that the run's own were measured on."""
+    torch.set_num_threads(run.recipe.threads)
+    student = SpeechLM.from_pretrained(model, device_map=run.ranks.device)
+    builder = _builder(run, student)
+    held_out, _ = _held_out(run, builder)
+    measure, seed = run.recipe.measure, run.recipe.seed
+    rows = measure_arm(student, teacher_for(student), builder, held_out, measure, seed)
+    return arm_estimates(rows, seed, measure.num_bootstrap)
 
 
 def _measure_text_llm(run: Run, student: SpeechLM, builder: SequenceBuilder, items: Sequence[DefinitionItem]) -> None:
@@ -109,6 +118,10 @@ def results_step(steps: Sequence[Step]) -> Any:
         return {}
 
     return write_results
+
+
+def _builder(run: Run, student: SpeechLM) -> SequenceBuilder:
+    return SequenceBuilder.of(student, load_tokenizer(run.recipe.model.llm), run.recipe.sequence, run.recipe.seed)
 
 
 def _held_out(run: Run, builder: SequenceBuilder) -> tuple[HeldOut, list[dict[str, Any]]]:
