@@ -17,7 +17,7 @@ from salad.clean.removal import chosen, remove
 from salad.disk import disk_use
 from salad.errors import DataError, RecipeError
 from salad.files import write_json
-from salad.steps import STEPS
+from salad.steps import STAGE_THREE, STEPS
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "salad"
 
@@ -80,7 +80,7 @@ def gone(place, only=None, keep=("model", "results")):
 
 
 def test_every_output_of_a_step_and_its_marks_are_in_the_table(run):
-    for step in STEPS:
+    for step in (*STEPS, *STAGE_THREE):
         for output in step.outputs:
             parts = [p for p in RUN_PARTS if output.split("/")[0] in p.patterns]
             assert len(parts) == 1, f"{output} of {step.name} lies in {[p.name for p in parts]}"

@@ -47,6 +47,12 @@ def test_the_papers_recipe_departs_nowhere() -> None:
             "Each stage trains the generalized Jensen-Shannon divergence from the teacher (teacher's weight 0.3)",
         ),
         ({"stage_one": {"text_frac": 0.5}}, "Of Stage I's sequences 50% are text"),
+        ({"stage_three": {}}, "There is a Stage III: of its speech sequences 100% are continued by the student itself"),
+        (
+            {"stage_three": {"divergence": "reverse_kl"}},
+            "the text LLM, by the reverse KL; the paper has none",
+        ),
+        ({"stage_three": {"on_policy_frac": 0.0}}, "There is a Stage III, off-policy"),
         ({"model": {"adapter": {"kind": "stack", "num_layers": 3, "hidden_size": 960}}}, "a stack of 3 Transformer"),
         ({"model": {"adapter": {"kind": "conv", "num_layers": 0}}}, "The adapter is strided convolutions; "),
         ({"model": {"train_llm": "frozen"}}, "The LLM is trained not at all"),

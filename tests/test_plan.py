@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -137,10 +138,11 @@ def test_what_does_not_fit_gets_a_remedy_that_does():
 
 def test_remedies_cost_least_first():
     way = Way("ddp", 8, False, 4096, "cuda")
-    changes = [other.changes(way) for other in remedies(way, least_positions=1500)]
+    stages = ("stage_one", "stage_two", "stage_three")
+    changes = [other.changes(way, stages) for other in remedies(way, least_positions=1500)]
     fsdp, checkpointed = {"engine.parallel": "fsdp"}, {"engine.gradient_checkpointing": True}
     smaller = [
-        fsdp | checkpointed | {f"{stage}.micro_batch_positions": positions for stage in ("stage_one", "stage_two")}
+        fsdp | checkpointed | {f"{stage}.micro_batch_positions": positions for stage in stages}
         for positions in (2048, 1500)
     ]
     assert changes == [{}, fsdp, checkpointed, fsdp | checkpointed, *smaller]
@@ -210,3 +212,38 @@ def test_flops_and_time_grow_as_they_should():
     assert other["stage_one"]["flops"] == pytest.approx(2 * one["stage_one"]["flops"])
     assert other["stage_one"]["flops_per_step"] == one["stage_one"]["flops_per_step"]
     assert other["stage_one"]["duration_h"] == pytest.approx(2 * one["stage_one"]["duration_h"] / 4)
+
+
+# --- Stage III -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def with_stage_three(on_policy_frac=None, teacher="auto"):
+    """The plan of a recipe with a Stage III, so much of it on-policy; None: of one without."""
+    own = {"micro_batch_positions": 256, "steps": 40, "continuation_tokens": 16, "on_policy_frac": on_policy_frac}
+    return plan(quick(stage_three=None if on_policy_frac is None else own, engine={"teacher": teacher}))
+
+
+def test_stage_three_is_planned_where_there_is_one():
+    assert "stage_three" not in with_stage_three()
+    on, off, half = (with_stage_three(frac)["stage_three"] for frac in (1.0, 0.0, 0.5))
+    assert set(off["share_of_positions"]) == {"natural speech", "selected speech", "text"}
+    most = on["steps"] * on["batch_sequences"] * 2 / 3 * 16
+    assert 0.95 * most < on["own_tokens"] <= most  # some have no room for all
+    assert half["own_tokens"] == pytest.approx(on["own_tokens"] / 2)
+    assert half["rollout_flops"] == pytest.approx(on["rollout_flops"] / 2)
+    assert half["rollout_flops"] > 0
+    assert {"own_tokens", "rollout_flops"}.isdisjoint(off)
+    assert off["flops_per_step"] == pytest.approx(with_stage_three()["stage_two"]["flops_per_step"])  # the same mix
+
+
+def test_what_the_student_will_say_is_not_cached():
+    without, on, off = (with_stage_three(frac, "cached")["disk"]["teacher_cache_gib"] for frac in (None, 1.0, 0.0))
+    assert on == without < off
+
+
+def test_stage_threes_table_has_what_it_writes_itself():
+    said = "\n".join(lines(with_stage_three(1.0), 80))
+    assert "Stage III" in said
+    assert "tokens it writes itself, at most" in said
+    assert "Stage III" not in "\n".join(lines(with_stage_three(), 80))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reported import arm as measured_arm
 from reported import cluster, compared, estimate, full, hostile, with_arms
 from salad.errors import DataError, MissingFileError, SaladError
 from salad.report import table
@@ -181,6 +182,32 @@ def test_a_comparison_of_something_else_says_nothing_of_selection():
     results = full()
     results["comparisons"] = [compared("stage_two", "stage_two_uniform", 0.5, 0.1, metric="task_speech")]
     assert said(results)["Selection by M(c)^γ"].headline == "Not compared with uniform selection yet"
+
+
+def test_stage_three_is_an_arm_with_its_compute():
+    results = full()
+    assert "Stage III" not in said(results)
+    results["arms"].append(measured_arm("stage_three", 1.7, 0.7, 0.03, 0.45, 20))
+    results["comparisons"].append(compared("stage_three", "stage_two", 0.2, 0.05))
+    own = {"rollouts": 1600, "tokens": 41234, "ended": 12, "flops": 4.2e12}
+    part = {"stage": "stage_three", "steps": 20, "train_flops": 3.1e13, "on_policy": own, "sources": []}
+    results["bill"].append(part)
+    verdict = said(results)["Stage III"]
+    assert (verdict.tone, verdict.headline) == ("good", "Hears; M fell from Stage II")
+    assert verdict.sentences[-1] == (
+        "Training took 31 TFLOP; writing the 41,234 tokens of 1,600 continuations in the student's own words 4.2 TFLOP "
+        "more."
+    )
+    parsed = parse_results(results)
+    assert parsed.last is parsed.arm("stage_three")
+    assert (
+        next(verdict for verdict in verdicts(parsed) if verdict.stage == "The gap")
+        .sentences[0]
+        .startswith("Stage III answers")
+    )
+    assert "var(--stage-three)" in "".join(drawing.svg for drawing in drawings(parsed).values())
+    results["bill"][-1]["on_policy"] = None
+    assert said(results)["Stage III"].sentences[-1] == "Training took 31 TFLOP, on words of others alone."
 
 
 @pytest.mark.parametrize(

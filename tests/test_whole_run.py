@@ -141,6 +141,29 @@ def test_measure_and_ask_on_the_run(finished: Path) -> None:
     assert "answer" in json.loads(subprocess.run(ask, env=environment(), check=True, capture_output=True).stdout)
 
 
+def test_stage_three_goes_on_from_a_finished_run(finished: Path, human: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    three = {"steps": 3, "batch_sequences": 4, "checkpoint_every": 2, "refresh_steps": 2, "warmup_steps": 1}
+    three |= {"continuation_tokens": 6, "rollouts_at_once": 4}
+    words = command(human, out, *(f"--set=stage_three.{key}={value}" for key, value in three.items()))
+    told = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
+    assert re.findall(r"^\[\d+/18\] (\w+)", told.stdout, re.M) == ["stage_three", "measure_three", "report"]
+    before, results = (json.loads((run / "results.json").read_text()) for run in (finished, out))
+    assert [arm["name"] for arm in results["arms"]] == [*(arm["name"] for arm in before["arms"]), "stage_three"]
+    assert [arm["misalignment_nats"] for arm in results["arms"][:-1]] == [
+        arm["misalignment_nats"] for arm in before["arms"]
+    ]
+    assert results["comparisons"][-1]["better"] == "stage_three"
+    assert results["bill"][-1]["on_policy"]["tokens"] > 0
+    assert "There is a Stage III" in " ".join(results["deviations"])
+    assert "Stage III" in (out / "report.html").read_text()
+    without = subprocess.run(command(human, out), env=environment(), capture_output=True, text=True, check=True)
+    assert re.findall(r"^\[\d+/16\] (\w+)", without.stdout, re.M) == ["report"]
+    assert numbers(out) == numbers(finished)
+
+
 STAGE_ONE = {"stage_one", "measure_one", "report"}
 
 

@@ -20,7 +20,7 @@ DIVERGENCES = {"reverse_kl": "the reverse KL", "jsd": "the generalized Jensen-Sh
 
 def deviations(recipe: Recipe) -> list[str]:
     """Where a run of this recipe departs from the paper, as sentences."""
-    return [*_model(recipe), *_objective(recipe), *_data(recipe)]
+    return [*_model(recipe), *_objective(recipe), *_data(recipe), *_stage_three(recipe)]
 
 
 def _model(recipe: Recipe) -> list[str]:
@@ -136,3 +136,16 @@ def _synthesis(recipe: Recipe) -> list[str]:
     if any((augment.noise_frac, augment.reverb_frac, augment.codec_frac, augment.telephone_frac)):
         found.append("Synthetic speech is augmented; the paper does not say that its is.")
     return found
+
+
+def _stage_three(recipe: Recipe) -> list[str]:
+    three = recipe.stage_three
+    if three is None:
+        return []
+    if three.on_policy_frac == 0:
+        return ["There is a Stage III, off-policy: as many steps more; the paper has none."]
+    by = "" if three.divergence == "forward_kl" else f", by {DIVERGENCES[three.divergence]}"
+    return [
+        f"There is a Stage III: of its speech sequences {three.on_policy_frac:.0%} are continued by the student itself "
+        f"and scored by the text LLM{by}; the paper has none."
+    ]

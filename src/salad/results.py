@@ -137,7 +137,12 @@ def _trained_on(model: Path) -> list[dict[str, Any]]:
 
 
 def _comparisons(rows: Mapping[str, ArmRows], seed: int, num_bootstrap: int) -> list[dict[str, Any]]:
-    pairs = (("stage_one", "untrained"), ("stage_two", "stage_one"), ("stage_two", "stage_two_uniform"))
+    pairs = (
+        ("stage_one", "untrained"),
+        ("stage_two", "stage_one"),
+        ("stage_two", "stage_two_uniform"),
+        ("stage_three", "stage_two"),
+    )
     return [
         {
             "better": better,

@@ -90,6 +90,7 @@ def stage_three(
         if not ranks.is_main:
             return []
         own = stage_bill(out.name, stream, settings, WarmStartSettings(steps=0), rows)
+        own["train_flops"] = sum(row["flops"] for row in rows)
         return [*taught, own | {"on_policy": rollouts.summary() if rollouts else None}]
 
     if ranks.is_main:

@@ -192,6 +192,12 @@ def _stage(part: Bill, of_model: str) -> str:
             "Stage II goes on from Stage I as it was before its learning rate decayed: the last "
             f"{part['of_steps'] - part['steps']} steps, those of the decay, are in the model of Stage I alone."
         )
+    if part.get("on_policy"):
+        own = part["on_policy"]
+        lines.append(
+            f"In {own['rollouts']:,} of the sequences the student went on from what it heard in its own words, "
+            f"{own['tokens']:,} tokens in all, and the text LLM scored them."
+        )
     if speech:
         lines.append(table(SPEECH_HEAD, map(_speech_row, speech)))
     if texts:

@@ -72,14 +72,14 @@ RUN_PARTS = (
     PartOf(
         "model",
         "trained again by 'salad run'",
-        ("stage_one", "stage_two", "stage_two_uniform"),
-        ("stage_one", "stage_two", "stage_two_uniform"),
+        ("stage_one", "stage_two", "stage_two_uniform", "stage_three"),
+        ("stage_one", "stage_two", "stage_two_uniform", "stage_three"),
     ),
     PartOf(
         "results",
         "measured again by 'salad run'",
         ("measured", "results.json", "report.html"),
-        ("measure_one", "measure_two", "report"),
+        ("measure_one", "measure_two", "measure_three", "report"),
     ),
 )
 RUN_ITSELF = ("recipe.yaml", "steps", ".lock")

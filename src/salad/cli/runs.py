@@ -31,7 +31,7 @@ def run(
 ) -> None:
     """Do all steps of a recipe in order; goes on where an interrupted run stopped.
 
-    Started by torchrun, the two stages train on all its processes (docs/multi-gpu.md).
+    Started by torchrun, the stages train on all its processes (docs/multi-gpu.md).
     """
     from salad.display import RunDisplay
     from salad.recipe import load_recipe
@@ -45,18 +45,22 @@ def run(
     from salad.distill.tracker import require_tracker
     from salad.plan.disk import run_forecast
     from salad.ranks import started_ranks
+    from salad.rollouts import refuse_shards
     from salad.run import Run, execute
-    from salad.steps import STEPS
+    from salad.steps import steps_of
     from salad.taking_over import start_model
 
     require_tracker(loaded.engine.tracker)
     folder = run_folder(loaded.name, out)
     if loaded.stage_one.start is not None and Run(loaded, folder).mark("stage_one").done() is None:
         start_model(loaded)  # refused now, and not after all that comes before Stage I
+    steps = steps_of(loaded)
     with started_ranks(loaded.engine.device) as ranks:
+        if loaded.stage_three is not None and loaded.stage_three.on_policy_frac > 0:
+            refuse_shards(loaded.engine.parallel, ranks)  # now, and not after Stage II
         run = Run(loaded, folder, ranks)
         if not ranks.is_main:  # it works, and shows nothing
-            return execute(run, STEPS, only, display.announce, display.finished)
+            return execute(run, steps, only, display.announce, display.finished)
         alone = lonely(loaded.engine.parallel) if ranks.world == 1 else None
         display.engine(ranks.sentence(loaded.engine.parallel), alone or crowded(loaded.threads))
         display.deviations(deviations(loaded))
@@ -64,7 +68,7 @@ def run(
             room.require("give another disk with --out")
             display.room(room.sentence())
         with display:
-            execute(run, STEPS, only, display.announce, display.finished)
+            execute(run, steps, only, display.announce, display.finished)
     if (folder / "results.json").is_file():
         display.conclude(folder)
 
@@ -100,10 +104,10 @@ def steps(
     """Show the steps of a recipe, what each is for, and how far its run is."""
     from salad.recipe import load_recipe
     from salad.run import Run, states
-    from salad.steps import STEPS
+    from salad.steps import steps_of
 
     loaded = load_recipe(recipe, tuple(settings))
-    found = states(Run(loaded, run_folder(loaded.name, out)), STEPS)
+    found = states(Run(loaded, run_folder(loaded.name, out)), steps_of(loaded))
     rows = [
         {"step": s.step.name, "state": s.state, "wall_s": s.wall_s, "purpose": s.step.purpose, "reason": s.reason}
         for s in found

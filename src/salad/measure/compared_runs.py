@@ -17,7 +17,7 @@ from salad.measure.paired import NUM_BOOTSTRAP, paired_difference
 from salad.measure.significance import holm, paired_test
 from salad.measure.statistics import Estimate, ratio_of_sums
 
-ARMS = ("untrained", "stage_one", "stage_two", "stage_two_uniform")
+ARMS = ("untrained", "stage_one", "stage_two", "stage_two_uniform", "stage_three")
 METRICS = {"misalignment_nats": "broad", "misalignment_human_nats": "human", "forgetting_nats": ""}  # F is of text
 TITLES = {"misalignment_nats": "M", "misalignment_human_nats": "M on human speech", "forgetting_nats": "F"}
 NOTHING_NATS = 1e-4  # what float32 takes for 0

@@ -70,7 +70,7 @@ def _move_into(folder: Path, fresh: Path) -> None:
 
 
 def model_folder(path: Path) -> Path:
-    """A model folder, the best model of a run folder (Stage II, else Stage I), or the model that comes with salad.
+    """A model folder, the last model of a run folder (Stage III, II, I), or the model that comes with salad.
 
     Raises:
         CheckpointError: none of these.
@@ -78,7 +78,7 @@ def model_folder(path: Path) -> Path:
     """
     if str(path) == take_home.NAME and not path.exists():
         return take_home.folder()
-    for candidate in (path, path / "stage_two" / "model", path / "stage_one" / "model"):
+    for candidate in (path, *(path / stage / "model" for stage in ("stage_three", "stage_two", "stage_one"))):
         if (candidate / "salad.json").is_file():
             return candidate
     if not path.exists():

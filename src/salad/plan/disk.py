@@ -34,10 +34,10 @@ def run_bytes(recipe: Recipe) -> dict[str, float]:
     student, encoder = on_meta(student_config(recipe.model)), encoder_sizes(recipe.model)
     trained = bytes_of(p for p in student.parameters() if p.requires_grad)
     kept = recipe.engine.keep_checkpoints
-    spoken_s = synthetic_s(recipe)
+    spoken_s, last = synthetic_s(recipe), int(recipe.stage_three is not None)
     found = {
-        "checkpoints": 3 * trained * (kept + 1 + ARMS * kept),  # weights and two moments; one before the decay
-        "models": trained * (KEPT_MODELS + WARM_STARTS),
+        "checkpoints": 3 * trained * (kept + 1 + (ARMS + last) * kept),  # weights, two moments; one before the decay
+        "models": trained * (KEPT_MODELS + WARM_STARTS + last),
         "synthetic speech": spoken_s * FLAC_BYTES_PER_S + _utterances(recipe, spoken_s) * BYTES_PER_UTTERANCE,
         "features": _features((recipe.expected.natural_h or 0.0) * 3600 + spoken_s, recipe, encoder),
         "texts": float(BYTES_PER_TEXT * (recipe.data.mix_texts + recipe.data.pool_texts)),

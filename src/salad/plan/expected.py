@@ -14,7 +14,7 @@ from salad.errors import RecipeError
 from salad.interleave.spans import plan_spans
 from salad.plan.activations import MicroBatch
 from salad.randomness import generator
-from salad.recipe import EncoderSizes, Recipe
+from salad.recipe import EncoderSizes, Recipe, StageThreeSettings
 
 NUM_DRAWS = 500
 
@@ -23,7 +23,8 @@ NUM_DRAWS = 500
 class Expected:
     """One sequence: positions of student and teacher, those with loss, encoder frames of its spans, its audio.
 
-    `audio_s` is how long the whole item is when spoken, heard or not; 0 for a text that is only read.
+    `audio_s` is how long the whole item is when spoken, heard or not; 0 for a text that is only read. `own` tokens of
+    it the student wrote itself.
     """
 
     student: int
@@ -31,6 +32,7 @@ class Expected:
     scored: int
     span_frames: tuple[int, ...]
     audio_s: float
+    own: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,22 @@ def stage_two_sources(recipe: Recipe, encoder: EncoderSizes) -> list[Source]:
         Source("selected speech", 1 / 3, spoken(recipe, encoder, selected_words(recipe, encoder))),
         Source("text", 1 / 3, read(recipe)),
     ]
+
+
+def stage_three_sources(recipe: Recipe, encoder: EncoderSizes) -> list[Source]:
+    """Natural and selected speech in equal parts, each on-policy and off-policy, and text; none without a Stage III."""
+    three = recipe.stage_three
+    if three is None:
+        return []
+    found: list[Source] = []
+    words = {"natural speech": utterance_words(recipe), "selected speech": selected_words(recipe, encoder)}
+    for name, num_words in words.items():
+        share, own = (1 - three.text_frac) / 2, three.on_policy_frac
+        if share * (1 - own) > 0:
+            found.append(Source(name, share * (1 - own), spoken(recipe, encoder, num_words)))
+        if share * own > 0:
+            found.append(Source(f"{name}, on-policy", share * own, continued(recipe, encoder, num_words, three)))
+    return [*found, *([Source("text", three.text_frac, read(recipe))] if three.text_frac else [])]
 
 
 def utterance_words(recipe: Recipe) -> int:
@@ -109,6 +127,41 @@ def spoken(recipe: Recipe, encoder: EncoderSizes, num_words: int) -> tuple[Expec
             f"{recipe.sequence.max_positions} positions with text to predict; shorten them, or lengthen the sequences."
         )
     return draws
+
+
+def continued(recipe: Recipe, encoder: EncoderSizes, num_words: int, three: StageThreeSettings) -> tuple[Expected, ...]:
+    """Draws of an item that is cut after a speech span and continued by the student, to the last token it may write.
+
+    A draw without speech, or without room, stays as it is in training; here it is left out.
+
+    Raises:
+        RecipeError: no draw can be continued.
+    """
+    settings, expected = recipe.sequence, recipe.expected
+    per_position = recipe.model.adapter.frames_per_position
+    rng = generator(0, "plan continuations", num_words)
+    draws: list[Expected] = []
+    for _ in range(NUM_DRAWS):
+        spans = plan_spans(num_words, settings, rng)
+        ends = [place for place, span in enumerate(spans) if span.kind == "speech"]
+        if not ends:
+            continue
+        kept = spans[: ends[int(rng.integers(len(ends)))] + 1]
+        heard = [span.stop - span.start for span in kept if span.kind == "speech"]
+        frames = tuple(max(1, round(words / expected.words_per_s * encoder.hz)) for words in heard)
+        words_read = kept[-1].stop - sum(heard)
+        student = 1 + round(words_read * expected.tokens_per_word) + sum(-(-count // per_position) for count in frames)
+        teacher = 1 + round(kept[-1].stop * expected.tokens_per_word)
+        own = min(three.continuation_tokens, settings.max_positions - max(student, teacher))
+        if own > 0:
+            audio_s = num_words / expected.words_per_s
+            draws.append(Expected(student + own, teacher + own, own, frames, audio_s, own))
+    if not draws:
+        raise RecipeError(
+            f"items of {num_words} words (expected.*) have no speech with room behind it in sequence.max_positions="
+            f"{settings.max_positions}; shorten them, or lengthen the sequences."
+        )
+    return tuple(draws)
 
 
 def _draws(recipe: Recipe, encoder: EncoderSizes, num_words: int) -> tuple[Expected, ...]:

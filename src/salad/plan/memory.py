@@ -6,7 +6,7 @@ take beside tensors (CONTEXT_GIB). What the caching allocator loses to fragments
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -22,7 +22,6 @@ from salad.recipe import Recipe
 GIB = 2**30
 CONTEXT_GIB = {"cuda": 1.5, "cpu": 0.0}  # CUDA context, cuBLAS and NCCL
 GATHERED = 3  # layers: the one computed, the next one gathered ahead, and the buffer it comes through
-STAGES = ("stage_one", "stage_two")
 Parallel = Literal["alone", "ddp", "fsdp"]
 
 
@@ -36,15 +35,15 @@ class Way:
     micro_batch_positions: int
     kind: str
 
-    def changes(self, other: Way) -> dict[str, object]:
-        """The recipe keys that make this of another way."""
+    def changes(self, other: Way, stages: Sequence[str]) -> dict[str, object]:
+        """The recipe keys that make this of another way, in a recipe of these stages."""
         changed: dict[str, object] = {}
         if self.parallel != other.parallel:
             changed["engine.parallel"] = self.parallel
         if self.checkpointing != other.checkpointing:
             changed["engine.gradient_checkpointing"] = self.checkpointing
         if self.micro_batch_positions != other.micro_batch_positions:
-            changed |= {f"{stage}.micro_batch_positions": self.micro_batch_positions for stage in STAGES}
+            changed |= {f"{stage}.micro_batch_positions": self.micro_batch_positions for stage in stages}
         return changed
 
 

@@ -20,11 +20,13 @@ from salad.model.sizes import encoder_sizes, on_meta, student_config
 from salad.model.speech_lm import SpeechLM
 from salad.plan.activations import MicroBatch
 from salad.plan.expected import (
+    Expected,
     Source,
     full_window,
     selected_words,
     spoken,
     stage_one_sources,
+    stage_three_sources,
     stage_two_sources,
     utterance_words,
 )
@@ -46,7 +48,7 @@ def plan(
     peak_tflops: float | None = None,
     mfu: float = MFU,
 ) -> dict[str, Any]:
-    """Parameters, memory by part, both stages' tokens, hours, FLOPs and time, disk, and what all of it assumes.
+    """Parameters, memory by part, each stage's tokens, hours, FLOPs and time, disk, and what all of it assumes.
 
     Args:
         recipe: whose `engine` says how it is run; with `engine.device: cpu` the memory is the machine's.
@@ -61,10 +63,12 @@ def plan(
     config, encoder = student_config(recipe.model), encoder_sizes(recipe.model)
     student = on_meta(config)
     sources = {"stage_one": stage_one_sources(recipe, encoder), "stage_two": stage_two_sources(recipe, encoder)}
+    if recipe.stage_three is not None:
+        sources["stage_three"] = stage_three_sources(recipe, encoder)
     flops = StepFlops.of_student(student, cached_teacher=recipe.engine.teacher == "cached")
     peak = peak_tflops * 1e12 if peak_tflops else _default_peak(recipe)
     stages = {
-        name: _stage(recipe, getattr(recipe, name), drawn, flops, encoder, gpus, peak * mfu)
+        name: _stage(recipe, getattr(recipe, name), drawn, _of(drawn, student, flops), encoder, gpus, peak * mfu)
         for name, drawn in sources.items()
     }
     stages["stage_one"]["decay_starts_at_step"] = decay_start(recipe.stage_one.steps, recipe.stage_one.decay_frac)
@@ -77,6 +81,11 @@ def plan(
         "assumptions": _assumptions(recipe, gpus, peak, peak_tflops is None, mfu),
         "warnings": _warnings(recipe, stages),
     }
+
+
+def _of(sources: Sequence[Source], student: SpeechLM, flops: StepFlops) -> StepFlops:
+    """What a stage's steps cost: a teacher whose states are cached can't know what the student will write."""
+    return StepFlops.of_student(student) if any(draw.own for s in sources for draw in s.draws) else flops
 
 
 def _budget_h(recipe: Recipe) -> float | None:
@@ -114,9 +123,15 @@ def expected_windows(recipe: Recipe) -> Callable[[int], MicroBatch]:
     return lambda positions: full_window(draws, positions)
 
 
+def _stages(recipe: Recipe) -> dict[str, StageSettings]:
+    """The stages that a recipe has."""
+    found: dict[str, StageSettings] = {"stage_one": recipe.stage_one, "stage_two": recipe.stage_two}
+    return found if recipe.stage_three is None else found | {"stage_three": recipe.stage_three}
+
+
 def _memory(recipe: Recipe, memory: Memory, gpus: int, gpu_memory_gib: float) -> dict[str, Any]:
     kind = "cpu" if recipe.engine.device == "cpu" else "cuda"
-    positions = max(recipe.stage_one.micro_batch_positions, recipe.stage_two.micro_batch_positions)
+    positions = max(stage.micro_batch_positions for stage in _stages(recipe).values())
     checkpointing = recipe.engine.gradient_checkpointing
     names: Sequence[Parallel] = ("ddp", "fsdp") if gpus > 1 else ("alone",)
     ways = {name: Way(name, gpus, checkpointing, positions, kind) for name in names}
@@ -146,7 +161,7 @@ def _remedy(memory: Memory, way: Way, least_positions: int, gpu_memory_gib: floa
     for other in remedies(way, least_positions):
         total = memory.total(other) / GIB
         if other != way and total <= gpu_memory_gib:
-            return {"settings": other.changes(way), "total_gib": total}
+            return {"settings": other.changes(way, tuple(_stages(memory.recipe))), "total_gib": total}
     return None
 
 
@@ -170,7 +185,9 @@ def _stage(
     recomputed = sum(source.share * _recomputed(source, flops) for source in sources)
     recomputed *= recipe.engine.gradient_checkpointing
     total = per_step * settings.steps
-    natural_s = sum(source.share * source.mean("audio_s") for source in sources if source.name == "natural speech")
+    natural = [source for source in sources if source.name.startswith("natural speech")]
+    natural_s = sum(source.share * source.mean("audio_s") for source in natural)
+    written = sum(source.share * _rollout_flops(source, flops) for source in sources)
     natural_h = recipe.expected.natural_h
     return {
         "steps": settings.steps,
@@ -188,6 +205,7 @@ def _stage(
         "flops_per_step": per_step * model,
         "flops": total * model,
         "flops_recomputed": total * recomputed,
+        **({"own_tokens": total * mean("own"), "rollout_flops": total * written} if written else {}),
         "duration_h": total * model / (gpus * flops_per_s) / 3600,
     }
 
@@ -201,13 +219,24 @@ def _recomputed(source: Source, flops: StepFlops) -> float:
     return sum(flops.recomputed([draw.student]) for draw in source.draws) / len(source.draws)
 
 
+def _rollout_flops(source: Source, flops: StepFlops) -> float:
+    """FLOPs of writing what the student adds to a sequence."""
+
+    def of(draw: Expected) -> float:
+        heard = [-(-frames // flops.frames_per_position) for frames in draw.span_frames]
+        return flops.rollout(draw.student - 1, draw.own, heard) if draw.own else 0.0
+
+    return sum(map(of, source.draws)) / len(source.draws)
+
+
 def _disk(recipe: Recipe, student: SpeechLM, stages: dict[str, dict[str, Any]], hidden: int) -> dict[str, Any]:
     trained = bytes_of(p for p in student.parameters() if p.requires_grad)
     kept = recipe.engine.keep_checkpoints
-    tokens = sum(stage["teacher_tokens_per_step"] * stage["steps"] for stage in stages.values())
+    cached = [stage for stage in stages.values() if "own_tokens" not in stage]
+    tokens = sum(stage["teacher_tokens_per_step"] * stage["steps"] for stage in cached)
     return {
         "checkpoint_gib": 3 * trained / GIB,
-        "checkpoints_kept": {"stage_one": kept + 1, "stage_two": kept},
+        "checkpoints_kept": {name: kept + (name == "stage_one") for name in stages},
         "model_gib": trained / GIB,
         "teacher_cache_gib": 2 * hidden * tokens / GIB if recipe.engine.teacher == "cached" else None,
     }
@@ -237,6 +266,11 @@ def _assumptions(recipe: Recipe, gpus: int, peak: float, by_default: bool, mfu: 
     if gpus > 1:
         said.append(
             f"FSDP2 holds {GATHERED} layers in one piece at a time, and what stands outside of layers throughout."
+        )
+    if recipe.stage_three is not None and recipe.stage_three.on_policy_frac > 0:
+        said.append(
+            "Stage III's time leaves out the writing of the student's own words, every continuation taken to be as "
+            "long as it may be: token by token a GPU does it at a small part of that MFU."
         )
     if recipe.engine.teacher == "cached":
         said.append("The teacher's cache is as large as if no document were drawn twice.")

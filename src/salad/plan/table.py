@@ -12,8 +12,8 @@ TIGHT = 0.93  # of a GPU: fragments of the cache come on top, and a GPU has less
 def lines(plan: dict[str, Any], width: int) -> list[str]:
     """The plan's lines, none longer than `width`."""
     said = ["", *_parameters(plan["parameters"]), "", *_memory(plan["memory"], width)]
-    for key, title in (("stage_one", "Stage I"), ("stage_two", "Stage II")):
-        said += ["", title, *_stage(plan[key])]
+    for key, title in (("stage_one", "Stage I"), ("stage_two", "Stage II"), ("stage_three", "Stage III")):
+        said += ["", title, *_stage(plan[key])] if key in plan else []
     said += ["", *_rest(plan), "", "assumed"]
     for sentence in plan["assumptions"]:
         said += textwrap.wrap(sentence, width, initial_indent="- ", subsequent_indent="  ")
@@ -108,9 +108,11 @@ def _stage(found: dict[str, Any]) -> list[str]:
     rows += [
         _row("  model FLOPs a step", number(found["flops_per_step"])),
         _row("  model FLOPs in all", f"{found['flops']:.3g}"),
-        _row("  time", hours(found["duration_h"])),
     ]
-    return rows
+    if "own_tokens" in found:
+        rows.append(_row("  tokens it writes itself, at most", number(found["own_tokens"])))
+        rows.append(_row("  FLOPs of writing them, besides", f"{found['rollout_flops']:.3g}"))
+    return [*rows, _row("  time", hours(found["duration_h"]))]
 
 
 def _rest(plan: dict[str, Any]) -> list[str]:

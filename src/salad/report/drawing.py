@@ -31,6 +31,7 @@ ARM_LOOKS = {
     "stage_one": Look(stand_in("stage-one"), "o", "-"),
     "stage_two": Look(stand_in("stage-two"), "s", "-"),
     "stage_two_uniform": Look(stand_in("stage-two-uniform"), "D", "--"),
+    "stage_three": Look(stand_in("stage-three"), "^", "-."),
 }
 ESTIMATE = ("value", "low", "high", "n")  # the columns of `cells`
 WIDTH_IN = 4.4  # 422 px: a phone's 360 shrink the 10 pt letters to 11.4 px, which can still be read

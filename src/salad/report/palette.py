@@ -30,6 +30,8 @@ PALETTE: dict[str, tuple[str, str]] = {
     "bad-page": ("#fdecea", "#3a1c17"),
     "unsure": ("#7a5800", "#eec04c"),
     "plain": ("#5f6670", "#a3abb6"),
+    # the arm that came last
+    "stage-three": ("#7b4bb0", "#b995e6"),
 }
 """Name → (light, dark)."""
 

@@ -117,7 +117,8 @@ def _speech_tile(results: Results) -> list[Tile]:
         return []
     synthetic = f"and {table.duration(own.synthetic_s)} synthetic" if own.synthetic_s else "natural"
     arm = results.last
-    went = [part for part in results.bill if arm and part.stage in ("stage_one", arm.name)]
+    before = ("stage_one", "stage_two") if arm and arm.name == "stage_three" else ("stage_one",)
+    went = [part for part in results.bill if arm and part.stage in (*before, arm.name)]
     warm = sum(part.warm_start.hours_at_most for part in went if part.warm_start and not part.taken_over_from)
     often = f"; the adapter's warm starts went over it for at most {table.duration(3600 * warm)}" if warm else ""
     return [Tile("speech it could learn from", table.duration(own.human_s), "", synthetic + often)]

@@ -16,7 +16,7 @@ from salad.files import read_json
 
 SCHEMA = 1
 
-ArmName = Literal["untrained", "stage_one", "stage_two", "stage_two_uniform"]
+ArmName = Literal["untrained", "stage_one", "stage_two", "stage_two_uniform", "stage_three"]
 
 
 class Record(BaseModel):
@@ -111,8 +111,20 @@ class WarmStartBill(Record):
     hours_at_most: float
 
 
+class OnPolicyBill(Record):
+    """What the student itself wrote for a stage: how often, how many tokens, and the FLOPs of writing them."""
+
+    rollouts: int
+    tokens: int
+    ended: int
+    flops: float
+
+
 class StageBill(Record):
-    """The data bill of one stage (docs/data-bill.md), of this run or of the model that it started from."""
+    """The data bill of one stage (docs/data-bill.md), of this run or of the model that it started from.
+
+    `train_flops` and `on_policy` are Stage III's.
+    """
 
     stage: str
     taken_over_from: str | None = None
@@ -120,6 +132,8 @@ class StageBill(Record):
     position_hz: float | None = None
     warm_start: WarmStartBill | None = None
     sources: list[Source] = []
+    train_flops: float | None = None
+    on_policy: OnPolicyBill | None = None
 
 
 class Arm(Record):
@@ -285,7 +299,8 @@ class Results(Record):
     def speech_s(self, stage: str) -> float | None:
         """Seconds of speech that a stage had to learn from, heard or not; None where the run did not write it down."""
         own = self.speech
-        later = {"stage_two": own.synthetic_s, "stage_two_uniform": own.synthetic_uniform_s}.get(stage, 0.0)
+        chosen = ("stage_two", "stage_three")
+        later = own.synthetic_s if stage in chosen else own.synthetic_uniform_s if stage == "stage_two_uniform" else 0.0
         return None if own.human_s is None or later is None else own.human_s + later
 
     @property

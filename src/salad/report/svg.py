@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 INK, FAINT, PAGE = stand_in("ink"), stand_in("faint"), stand_in("page")
 ARM_COLOURS = {
-    arm: stand_in(arm.replace("_", "-")) for arm in ("untrained", "stage_one", "stage_two", "stage_two_uniform")
+    arm: stand_in(arm.replace("_", "-"))
+    for arm in ("untrained", "stage_one", "stage_two", "stage_two_uniform", "stage_three")
 }
 IN_CSS = {stand_in(name): "currentColor" if name == "ink" else f"var(--{name})" for name in PALETTE}
 IN_FILE = {in_css: PALETTE[name][0] for name, in_css in zip(PALETTE, IN_CSS.values(), strict=True)}

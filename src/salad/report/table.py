@@ -9,6 +9,7 @@ ARM_TITLES = {
     "stage_one": "Stage I",
     "stage_two": "Stage II",
     "stage_two_uniform": "Stage II, uniform",
+    "stage_three": "Stage III",
 }
 METRIC_TITLES = {
     "misalignment_nats": "misalignment M",

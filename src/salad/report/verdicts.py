@@ -90,9 +90,10 @@ def _human_hearing(arm: Arm) -> str:
 
 
 def verdicts(results: Results) -> list[Verdict]:
-    """One verdict for each arm that was measured, one on the selection, one on the gap; in this order."""
+    """One verdict for each arm that was measured, one on the selection, one on the gap."""
     said = [_stage(results, "untrained", None), _stage(results, "stage_one", "untrained")]
-    said += [_stage(results, "stage_two", "stage_one"), _selection(results), _gap(results)]
+    said += [_stage(results, "stage_two", "stage_one"), _selection(results)]
+    said += [_stage(results, "stage_three", "stage_two"), _gap(results)]
     return [verdict for verdict in said if verdict]
 
 
@@ -118,9 +119,25 @@ def _stage(results: Results, name: str, before_name: str | None) -> Verdict | No
     if arm.forgetting_nats:
         sentences.append(f"Forgetting on text: {nats_estimate(arm.forgetting_nats)} nats.")
     tone: Tone = moved if arm.hears else "unsure" if human_only else "bad"
+    sentences += _compute(results, name)
     if arm.taken_over_from is not None:
         sentences.insert(0, f"This run trained no Stage I: it started from {arm.taken_over_from}.")
     return Verdict(ARM_TITLES[name], tone, headline, sentences)
+
+
+def _compute(results: Results, stage: str) -> list[str]:
+    """What a stage's training took, where its bill says that, and what the student wrote for it."""
+    part = next((part for part in results.bill if part.stage == stage and part.train_flops is not None), None)
+    if part is None or part.train_flops is None:
+        return []
+    trained = f"Training took {part.train_flops / 1e12:,.3g} TFLOP"
+    if part.on_policy is None:
+        return [f"{trained}, on words of others alone."]
+    own = part.on_policy
+    return [
+        f"{trained}; writing the {own.tokens:,} tokens of {own.rollouts:,} continuations in the student's own words "
+        f"{own.flops / 1e12:,.3g} TFLOP more."
+    ]
 
 
 def _change(results: Results, arm: Arm, before: Arm) -> tuple[Tone, str, str]:

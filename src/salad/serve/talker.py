@@ -70,7 +70,7 @@ class Talker:
 
     @classmethod
     def load(cls, path: Path, asr: str | None = None, device: str = "auto", **options: Any) -> Talker:
-        """From a model folder, or a run's best model; `asr` is the run's own unless told.
+        """From a model folder, or a run's last model; `asr` is the run's own unless told.
 
         Raises:
             CheckpointError: there is no model, or its files are damaged.

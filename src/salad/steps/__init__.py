@@ -7,18 +7,20 @@ probe/MODEL/      what the probes found (select/probe_files.py)
 spoken/NAME/      synthetic speech: heldout, probe, stage_two, stage_two_uniform; audio shared in spoken/audio
 */features/       the frozen encoder's frames of the human speech in aligned/ and of each folder of synthetic speech
 stage_one/, stage_two/, stage_two_uniform/    models, checkpoints, curves
+stage_three/      where the recipe has it, also rollouts/: what the student said (salad/rollouts.py)
 measured/         per-item rows of every arm
 results.json, report.html
 """
 
 from __future__ import annotations
 
+from salad.recipe import Recipe
 from salad.run import Step
 from salad.select.clusters import FILES as CLUSTERS_FILES
 from salad.steps import inputs
 from salad.steps.data import align, cluster_pool, embed_pool, encode_human, prepare, run_synthesize, speak
 from salad.steps.measuring import measure_step, results_step
-from salad.steps.stages import probe_step, run_select, run_stage_one, stage_two_step
+from salad.steps.stages import probe_step, run_select, run_stage_one, run_stage_three, stage_two_step
 
 MODEL = ("model", "sequence")
 SPEECH = ("voice", "augment", "quality", "asr", "aligner")
@@ -183,15 +185,50 @@ _WORK: tuple[Step, ...] = (
         measure_step("stage_two", "stage_two_uniform"),
     ),
 )
-STEPS: tuple[Step, ...] = (
-    *_WORK,
+STAGE_THREE: tuple[Step, ...] = (
     Step(
+        "stage_three",
+        "Stage III: the student goes on from speech in its own words, scored by the text LLM",
+        ("stage_three",),
+        ("stage_two",),
+        ("stage_three",),
+        120,
+        run_stage_three,
+        collective=True,
+    ),
+    Step(
+        "measure_three",
+        "M, F, hearing and the task for the Stage III model",
+        (*MODEL, "measure"),
+        ("stage_three",),
+        ("measured/stage_three.json",),
+        45,
+        measure_step("stage_three"),
+    ),
+)
+"""What a recipe with a Stage III has besides."""
+
+
+def _with_report(work: tuple[Step, ...], measured: tuple[str, ...]) -> tuple[Step, ...]:
+    report = Step(
         "report",
         "results.json and report.html",
         ("name", "measure"),
-        ("measure_one", "measure_two", "probe_two"),
+        measured,
         ("results.json", "report.html"),
         5,
-        results_step(_WORK),
-    ),
-)
+        results_step(work),
+    )
+    return (*work, report)
+
+
+_MEASURED = ("measure_one", "measure_two", "probe_two")
+STEPS = _with_report(_WORK, _MEASURED)
+"""The steps of the paper's method."""
+
+
+def steps_of(recipe: Recipe) -> tuple[Step, ...]:
+    """The steps of a recipe, in order: Stage III is done where it has one, and measured before the report."""
+    if recipe.stage_three is None:
+        return STEPS
+    return _with_report((*_WORK, *STAGE_THREE), (*_MEASURED, "measure_three"))

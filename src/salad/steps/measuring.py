@@ -101,7 +101,8 @@ def results_step(steps: Sequence[Step]) -> Any:
 
     def write_results(run: Run, progress: Progress) -> dict[str, Any]:
         progress(0, 2, "results.json")
-        order = ("untrained", "stage_one", *ARMS)
+        last = () if run.recipe.stage_three is None else ("stage_three",)
+        order = ("untrained", "stage_one", *ARMS, *last)
         rows = {
             arm: ArmRows.from_json(read_json(run.path("measured", f"{arm}.json")))
             for arm in order

@@ -1,4 +1,4 @@
-"""The steps of the two stages: train, probe where the model mishears, select, train on."""
+"""The steps of the stages: train, probe where the model mishears, select, train on, go on in its own words."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from salad.select.budget import pace_of
 from salad.select.selecting import Selecting, open_pool
 from salad.speech.prepared import reasons
 from salad.stage_one import stage_one
+from salad.stage_three import stage_three
 from salad.stage_two import budget_of, probe, select, stage_two
 from salad.steps.data import ARMS, probes_file, selected_folder, speech_in, texts_file
 from salad.taking_over import take_over
@@ -110,6 +111,22 @@ def stage_two_step(arm: str) -> Any:
         return {"rejected": reasons(f"{arm} sequences", rejected)}
 
     return work
+
+
+def run_stage_three(run: Run, progress: Progress) -> dict[str, Any]:
+    """On-policy distillation, from the Stage II model on."""
+    rejected = stage_three(
+        run.recipe,
+        run.path("stage_two"),
+        training_speech(run),
+        speech_in(run, "spoken/stage_two"),
+        TextCorpus(texts_file(run, "mix")),
+        _watched(run),
+        run.path("stage_three"),
+        progress,
+        run.ranks,
+    )
+    return {"rejected": reasons("stage_three sequences", rejected)}
 
 
 def _watched(run: Run) -> list[Utterance]:

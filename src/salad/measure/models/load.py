@@ -108,8 +108,8 @@ def _kind_of(name: str) -> str:
 
 
 def _ours(path: Path) -> Path:
-    """A model folder, or the best model of a run."""
-    for candidate in (path, path / "stage_two" / "model", path / "stage_one" / "model"):
+    """A model folder, or the last model of a run."""
+    for candidate in (path, *(path / stage / "model" for stage in ("stage_three", "stage_two", "stage_one"))):
         if (candidate / "config.json").is_file():
             return candidate
     return path
