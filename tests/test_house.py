@@ -17,6 +17,7 @@ SOURCE = REPO / "src" / "salad"
 
 # From the ground up; a room imports from itself and from what stands before it.
 ORDER = (
+    "after_import",
     "errors",
     "interrupts",
     "files",

@@ -9,9 +9,11 @@ import pytest
 from safetensors.torch import load_file
 
 import tiny
+from processes import together
 from salad.card.bill import read_bill
 from salad.errors import RecipeError
 from salad.files import read_json, read_jsonl
+from salad.ranks import Ranks
 from salad.recipe import Recipe, parse_recipe
 from salad.stage_one import stage_one
 from salad.stage_three import stage_three
@@ -194,3 +196,21 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, keys, said):
 
 def test_nll_is_for_words_of_others(tmp_path):
     assert recipe_of(tmp_path, alpha=0.5, on_policy_frac=0.0).stage_three.alpha == 0.5
+
+
+def on_two(ranks: Ranks, home: Path) -> None:
+    """What two ranks do: the same stage, of which each says a share."""
+    stage_three(recipe_of(home / "llm"), home / "stage_one", [SPOKEN], CHOSEN, TEXTS, [], home / "two", quiet, ranks)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_say_what_one_says_and_learn_the_same(done):
+    together(on_two, done.home)
+    one, two = rounds(done.on), rounds(done.home / "two")
+    first = [name for name in one if name.startswith("round-00000000/")]
+    assert [two[name] for name in first] == [one[name] for name in first]  # later weights are rounded otherwise
+    assert two.keys() == one.keys()
+    for ours, theirs in zip(curve(done.home / "two")[:EVERY], curve(done.on), strict=False):
+        assert ours["kl_nats"] == pytest.approx(theirs["kl_nats"], rel=1e-5)
+        assert ours["drawn"] == theirs["drawn"]
