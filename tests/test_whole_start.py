@@ -101,7 +101,10 @@ def test_the_last_models_bill_begins_with_what_it_started_from(run: tuple[Path, 
     assert second["steps"] == 2
 
 
-def test_rounded_weights_are_measured_again_on_what_the_run_held_out(run: tuple[Path, str], tmp_path: Path) -> None:
+def test_rounded_weights_are_measured_again_on_what_the_run_held_out(
+    run: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("salad.pushing._refuse_local_llm", lambda _: None)  # its tiny LLM is nowhere but here
     stage = run[0] / "stage_one"
     export(stage / "model", tmp_path / "out", take_home.NAME, "float16", measure=True)
     again = read_bill(tmp_path / "out")["results"]
