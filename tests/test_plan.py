@@ -224,6 +224,15 @@ def with_stage_three(on_policy_frac=None, teacher="auto"):
     return plan(quick(stage_three=None if on_policy_frac is None else own, engine={"teacher": teacher}))
 
 
+def test_a_stage_one_that_is_taken_over_is_not_planned():
+    found = plan(small(stage_one={"start": "an/earlier-run"}))
+    assert "stage_one" not in found
+    assert found["stage_two"] == plan(small())["stage_two"]
+    told = "\n".join(lines(found, 80))
+    assert "Stage I\n" not in told
+    assert "Stage I is an/earlier-run, taken over" in told
+
+
 def test_stage_three_is_planned_where_there_is_one():
     assert "stage_three" not in with_stage_three()
     on, off, half = (with_stage_three(frac)["stage_three"] for frac in (1.0, 0.0, 0.5))

@@ -63,6 +63,8 @@ def plan(
     config, encoder = student_config(recipe.model), encoder_sizes(recipe.model)
     student = on_meta(config)
     sources = {"stage_one": stage_one_sources(recipe, encoder), "stage_two": stage_two_sources(recipe, encoder)}
+    if recipe.stage_one.start is not None:
+        del sources["stage_one"]
     if recipe.stage_three is not None:
         sources["stage_three"] = stage_three_sources(recipe, encoder)
     flops = StepFlops.of_student(student, cached_teacher=recipe.engine.teacher == "cached")
@@ -71,7 +73,9 @@ def plan(
         name: _stage(recipe, getattr(recipe, name), drawn, _of(drawn, student, flops), encoder, gpus, peak * mfu)
         for name, drawn in sources.items()
     }
-    stages["stage_one"]["decay_starts_at_step"] = decay_start(recipe.stage_one.steps, recipe.stage_one.decay_frac)
+    if "stage_one" in stages:
+        one = recipe.stage_one
+        stages["stage_one"]["decay_starts_at_step"] = decay_start(one.steps, one.decay_frac)
     return {
         "parameters": _parameters(student),
         "memory": _memory(recipe, Memory(recipe, config, student, expected_windows(recipe)), gpus, gpu_memory_gib),
@@ -263,6 +267,8 @@ def _assumptions(recipe: Recipe, gpus: int, peak: float, by_default: bool, mfu: 
         "The objective is salad's own, not a fused kernel of another project (distill/fused.py).",
         "A checkpoint holds what is trained and its two moments in float32.",
     ]
+    if recipe.stage_one.start is not None:
+        said.append(f"Stage I is {recipe.stage_one.start}, taken over: it takes nothing here.")
     if gpus > 1:
         said.append(
             f"FSDP2 holds {GATHERED} layers in one piece at a time, and what stands outside of layers throughout."
@@ -289,8 +295,7 @@ def _warnings(recipe: Recipe, stages: dict[str, dict[str, Any]]) -> list[str]:
             f"Texts over some {words} words make more than sequence.max_positions={limit} when they are spoken, and "
             "Stage II leaves them out: prepare shorter ones (salad prepare text --max-words)."
         )
-    if recipe.stage_one.start is not None:
-        warnings.append(f"Stage I is taken over from {recipe.stage_one.start}: what it would take is not taken.")
+    if "stage_one" not in stages:
         return warnings
     text_frac, share = recipe.stage_one.text_frac, stages["stage_one"]["share_of_positions"].get("text", 0.0)
     if 0 < text_frac < 1 and abs(share - text_frac) > UNLIKE_SHARES:
