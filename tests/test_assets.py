@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from salad import assets
-from salad.assets import ASSETS, Asset, cache_dir, digest_of, fetch, resolve, status
+from salad.asset_table import ASSETS, Asset
+from salad.assets import cache_dir, digest_of, fetch, resolve, status
 from salad.errors import AssetError
 from salad.recipe import parse_recipe
 

@@ -15,7 +15,8 @@ import yaml
 from lhotse import MonoCut
 
 import tiny
-from salad.assets import ASSETS, digest_of
+from salad.asset_table import ASSETS
+from salad.assets import digest_of
 from salad.card.bill import data_bill, read_bill, stage_bill
 from salad.card.licence import UPSTREAM, terms_of
 from salad.card.measured import results_of

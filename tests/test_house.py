@@ -30,6 +30,7 @@ ORDER = (
     "recipe",
     "ranks",
     "take_home",
+    "asset_table",
     "assets",
     "derived",
     "fingerprint",

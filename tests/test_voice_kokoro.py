@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from salad.assets import ASSETS, asset_dir, resolve
+from salad.asset_table import ASSETS
+from salad.assets import asset_dir, resolve
 from salad.errors import AssetError
 from salad.files import read_json
 from salad.speech.audio import resample

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from salad import take_home
-from salad.assets import ASSETS, cache_dir, digest_of
+from salad.asset_table import ASSETS
+from salad.assets import cache_dir, digest_of
 from salad.errors import DataError, MissingFileError
 from salad.files import read_json, write_json
 

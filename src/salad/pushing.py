@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from salad import take_home
-from salad.assets import ASSETS, HUB_NAME
+from salad.asset_table import ASSETS
+from salad.assets import HUB_NAME
 from salad.card.bill import BILL_NAME, Bill, read_bill
 from salad.card.measured import results_of
 from salad.card.page import CARD_NAME, model_card

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from salad.assets import ASSETS, HUB_NAME, resolve
+from salad.asset_table import ASSETS
+from salad.assets import HUB_NAME, resolve
 from salad.errors import AssetError
 from salad.speech.corpora.hub import NOT_STATED, is_non_commercial
 from salad.synthesize.voices.catalogue import licence_of_voice

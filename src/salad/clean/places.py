@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from salad.assets import ASSETS, cache_dir
+from salad.asset_table import ASSETS
+from salad.assets import cache_dir
 from salad.disk import disk_use
 from salad.errors import DataError, MissingFileError
 from salad.marks import Mark

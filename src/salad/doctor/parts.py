@@ -8,7 +8,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from salad.assets import ASSETS, asset_dir, status
+from salad.asset_table import ASSETS
+from salad.assets import asset_dir, status
 from salad.doctor.machine import has_microphone, has_portaudio
 from salad.doctor.packages import extras, install_command, packages
 

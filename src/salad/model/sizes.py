@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PretrainedConfig
 
-from salad.assets import ASSETS, HUB_NAME, asset_dir, cache_dir
+from salad.asset_table import ASSETS
+from salad.assets import HUB_NAME, asset_dir, cache_dir
 from salad.errors import RecipeError
 from salad.files import read_json
 from salad.model.config import SpeechLMConfig

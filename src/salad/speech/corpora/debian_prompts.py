@@ -14,7 +14,8 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from salad.assets import ASSETS, resolve
+from salad.asset_table import ASSETS
+from salad.assets import resolve
 from salad.errors import AudioError, DataError, SaladError
 from salad.speech.audio import Samples, save_flac
 from salad.speech.candidate import Candidate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from salad.assets import ASSETS
+from salad.asset_table import ASSETS
 from salad.errors import AssetError
 from salad.synthesize.voices.voice import Voice
 

@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from salad.assets import ASSETS, asset_dir
+from salad.asset_table import ASSETS
+from salad.assets import asset_dir
 from salad.synthesize.voices import kokoro_files
 from salad.synthesize.voices.kokoro_files import HUB_ONNX, HUB_TORCH, NAMES, OFFLINE
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from salad.assets import ASSETS, resolve
+from salad.asset_table import ASSETS
+from salad.assets import resolve
 from salad.errors import AssetError
 
 HUB = "rhasspy/piper-voices"
