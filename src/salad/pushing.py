@@ -35,6 +35,7 @@ from salad.model.saved import (
 )
 from salad.recipe import load_recipe
 from salad.run import Run
+from salad.steps.measuring import measure_again
 from salad.student import before_decay
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -195,8 +196,6 @@ def _finished_run(folder: Path) -> Path:
 
 def _measured_again(run: Path, model: Path) -> Bill:
     """What a bill keeps of the numbers of the weights in `model`."""
-    from salad.steps.measuring import measure_again  # the whole of measuring: for those who ask for it
-
     found = read_json(run / "results.json")
     arm = measure_again(Run(load_recipe(run / "recipe.yaml"), run), model)
     return results_of(arm, found["conditions"], found["topline"], found.get("cascade"), found.get("task"))
