@@ -11,5 +11,6 @@ CLAIMS = (
     "voices",
     "stage_zero",
     "curriculum",
+    "on_policy",
 )
 """The packages, in the order in which docs/results.md tells them."""

@@ -30,6 +30,13 @@ def stage_two_by(seed: int, gamma: float = 5.0, clusters: int | None = None, sco
     return Arm(name, seed, begins_from=natural(seed), selected=selected)
 
 
+def stage_three_by(seed: int, name: str, steps: int, *keys: str) -> Arm:
+    """So many steps of Stage III after Stage II on selected speech; `keys` of `stage_three`."""
+    told = (f"stage_three.steps={steps}", "stage_three.continuation_tokens=16", "stage_three.refresh_steps=4")
+    own = tuple(f"stage_three.{key}" for key in keys)
+    return Arm(f"three-{name}", seed, overrides=(*told, *own), begins_from=stage_two_by(seed), stage_three=True)
+
+
 def stage_two_without_new_data(seed: int) -> Arm:
     """As many steps of Stage II on natural speech and text alone."""
     return Arm("two-nothing-new", seed, begins_from=natural(seed))

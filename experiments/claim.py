@@ -14,7 +14,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,7 +197,7 @@ def _row(label: str, one: Measured) -> dict[str, Any]:
         "task_text": per_token(one, accuracy("text")),
         "task_speech": per_token(one, accuracy("speech")),
         "cost": one.cost,
-        "arm": asdict(one.arm),
+        "arm": one.arm.definition,
     }
 
 

@@ -40,6 +40,7 @@ from salad.recipe import Recipe
 from salad.select.budget import pace_of, seconds_budget
 from salad.select.selecting import Selecting, Setting, open_pool, select_one
 from salad.stage_one import stage_one
+from salad.stage_three import stage_three
 from salad.stage_two import cluster, probe, stage_two
 from salad.student import new_student, warm_start_once
 from salad.texts.corpus import TextCorpus
@@ -65,7 +66,7 @@ class Arm:
     """A training: Stage I on `speech`, or, where it begins from another arm, Stage II on natural and selected speech.
 
     `speech` names sets of the lab's (`Lab.speech`); with `selected` None, Stage II has no new data: natural speech
-    takes its place. `overrides` are recipe keys.
+    takes its place. `overrides` are recipe keys. A `stage_three` goes on from a Stage II on that one's speech.
     """
 
     name: str
@@ -74,11 +75,20 @@ class Arm:
     overrides: tuple[str, ...] = ()
     begins_from: Arm | None = None
     selected: Selected | None = None
+    stage_three: bool = False
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """All that makes it this arm, as plain data."""
+        before = {"begins_from": self.begins_from.definition if self.begins_from else None}
+        # Where it is none, as it was written down before there was a Stage III: the folders keep their names.
+        without = set() if self.stage_three else {"stage_three"}
+        return {key: value for key, value in (asdict(self) | before).items() if key not in without}
 
     @property
     def folder(self) -> str:
         """Its folder's name: readable, and another for another definition."""
-        told = json.dumps(asdict(self), sort_keys=True)
+        told = json.dumps(self.definition, sort_keys=True)
         return f"{self.name}-{self.seed}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
@@ -130,9 +140,9 @@ class Lab(LabData):
         folder = self.folder / "arms" / arm.folder
         with alone(folder / "lock"):
             if not (folder / MEASURED_NAME).is_file():
-                write_json(folder / "arm.json", asdict(arm))
+                write_json(folder / "arm.json", arm.definition)
                 tree = self._trained_and_measured(arm, folder / "training")
-                data = gzip.compress(json.dumps({"arm": asdict(arm), **tree}).encode(), mtime=0)
+                data = gzip.compress(json.dumps({"arm": arm.definition, **tree}).encode(), mtime=0)
                 write_atomic(folder / MEASURED_NAME, data)
                 if self.kept is not None:
                     self.kept.mkdir(exist_ok=True)
@@ -142,9 +152,11 @@ class Lab(LabData):
     def _trained_and_measured(self, arm: Arm, out: Path) -> dict[str, Any]:
         announce(f"{arm.folder}: training")
         began = time.process_time()
-        recipe = self.recipe(arm.seed, arm.overrides)
+        recipe = self.recipe(arm.seed, (*arm.overrides, *(self.size.stage_three if arm.stage_three else ())))
         if arm.begins_from is None:
             self._stage_one(arm, recipe, out)
+        elif arm.stage_three:
+            self._stage_three(arm, recipe, out)
         else:
             self._stage_two(arm, recipe, out)
         trained_s = time.process_time() - began
@@ -157,6 +169,7 @@ class Lab(LabData):
             "train_tflop": sum(row["flops"] for row in curve) / 1e12,
             "positions": float(sum(row["positions"] for row in curve)),
             "ears_tflop": read_json(ears)["tflop"] if ears.is_file() else 0.0,
+            "rollout_tflop": sum(read_json(one)["flops"] for one in out.glob("rollouts/*/round.json")) / 1e12,
         }
         return {
             "rows": rows.as_json(),
@@ -190,6 +203,16 @@ class Lab(LabData):
             selected = self.spoken("pool").only(chosen)
         texts = TextCorpus(self.run.path("texts", "mix.jsonl"))
         stage_two(recipe, stage_one_folder, natural, selected, texts, self._watched(), out, quiet)
+
+    def _stage_three(self, arm: Arm, recipe: Recipe, out: Path) -> None:
+        """On the speech of the Stage II that it goes on from."""
+        two = cast("Arm", arm.begins_from)
+        one, chosen = cast("Arm", two.begins_from), cast("Selected", two.selected)
+        natural = [corpus for name in two.speech for corpus in self.speech(name)]
+        selected = self.spoken("pool").only(self.select(one, chosen, two.seed))
+        texts = TextCorpus(self.run.path("texts", "mix.jsonl"))
+        before = self.folder / "arms" / two.folder / "training"
+        stage_three(recipe, before, natural, selected, texts, self._watched(), out, quiet)
 
     def ears(self, seed: int, kind: str = "word_aligned") -> Path:
         """The warm start that all arms of a seed begin with: words of the ears' texts and of the prompts.

@@ -51,7 +51,7 @@ class Size:
     """How many texts are spoken for the ears, for training and selection, and by many voices, and more.
 
     `ears_steps` of the warm start; `selected_h` hours of speech for a selection. A number of clusters that an arm names
-    is divided by `cluster_divisor`. `overrides` are recipe keys.
+    is divided by `cluster_divisor`. `overrides` are recipe keys, `stage_three` those of an arm with a Stage III.
     """
 
     ears_texts: int
@@ -61,6 +61,7 @@ class Size:
     selected_h: float
     overrides: tuple[str, ...] = ()
     cluster_divisor: int = 1
+    stage_three: tuple[str, ...] = ()
 
 
 FULL = Size(1500, 2800, 800, 300, 0.2)
@@ -87,6 +88,13 @@ TOY = Size(
         "engine.watch_items=2",
     ),
     16,
+    (
+        "stage_three.steps=3",
+        "stage_three.warmup_steps=1",
+        "stage_three.batch_sequences=3",
+        "stage_three.refresh_steps=2",
+        "stage_three.continuation_tokens=4",
+    ),
 )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from experiments import CLAIMS, results_page
-from experiments.arms import natural, stage_one_on, stage_two_by
+from experiments.arms import natural, stage_one_on, stage_three_by, stage_two_by
 from experiments.claim import CANT_TELL, NOT, REPRODUCED, Claim, judged
 from experiments.effects import Effect, combine
 from scipy.stats import t as student_t
@@ -80,6 +81,24 @@ def test_claims_share_their_arms() -> None:
     assert claim("distillation_law").arms(0)["alpha 0"].folder == claim("broad_domain").arms(0)["narrow, NLL"].folder
     assert stage_two_by(0).begins_from == natural(0)
     assert stage_one_on(0, "narrow", 0.5).folder != stage_one_on(0, "narrow", 0.25).folder
+
+
+def test_arms_keep_the_folders_they_were_measured_in() -> None:
+    assert natural(0).folder == "human-alpha1-0-346cf79a"
+    assert stage_two_by(0).folder == "two-gamma5-klab-misalignment-0-f70eb1b4"
+    assert "stage_three" not in json.dumps(stage_two_by(0).definition)
+    assert stage_three_by(0, "any", 4).definition["stage_three"]
+
+
+def test_on_policy_and_its_controls_differ_in_what_they_say_they_do() -> None:
+    arms = claim("on_policy").arms(1)
+    assert arms["Stage II"].folder == stage_two_by(1).folder
+    three = [arm for label, arm in arms.items() if label != "Stage II"]
+    assert all(arm.begins_from == stage_two_by(1) and arm.stage_three for arm in three)
+    on, off = (set(arms[label].overrides) for label in ("on-policy", "off-policy"))
+    assert off - on == {"stage_three.on_policy_frac=0"}
+    assert on < off
+    assert set(arms["on-policy, reverse KL"].overrides) - on == {"stage_three.divergence=reverse_kl"}
 
 
 def test_make_knows_every_claim() -> None:

@@ -138,6 +138,8 @@ def test_the_bill_counts_what_the_student_said(done):
     text = sum(row["drawn"][2][3] for row in curve(done.on))
     assert own["num_scored_positions"] == told["tokens"] + text
     assert told["flops"] > 0
+    card = (done.on / "model" / "README.md").read_text()
+    assert f"In {told['rollouts']:,} of the sequences the student went on from what it heard in its own words" in card
     assert read_bill(done.off / "model")["training"][-1]["on_policy"] is None
 
 
@@ -166,9 +168,11 @@ def test_workers_and_a_cached_teacher_change_nothing(done, tmp_path):
     assert not (tmp_path.parent / "teacher_cache").exists()
 
 
-def test_a_model_that_is_trained_in_full_has_a_teacher_of_its_own(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_is_trained_in_full_has_a_teacher_of_its_own(tmp_path, dtype):
     llm = tiny.save_llm(tmp_path / "llm")
     recipe = recipe_of(llm, "full", refresh_steps=1, steps=3)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dtype": dtype})})
     stage_one(recipe, [SPOKEN], TEXTS, SPOKEN[:2], tiny.ENCODER_DIM, tiny.ENCODER_HZ, tmp_path / "one", quiet)
     train_three(recipe, tmp_path / "one", tmp_path / "three")
     assert len(list((tmp_path / "three" / "rollouts").glob("*/round.json"))) == 3
