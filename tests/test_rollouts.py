@@ -12,15 +12,14 @@ import torch
 import tiny
 from salad.distill.parallel import objective
 from salad.distill.teacher import SeparateTeacher, teacher_for
-from salad.errors import CheckpointError, NonFiniteError, RecipeError
+from salad.errors import CheckpointError, NonFiniteError
 from salad.interleave.continuation import OnPolicyStream, continued, prefixes
 from salad.interleave.sequence import SPEECH
 from salad.interleave.stream import Stream
 from salad.interleave.utterances import feature_lookup
 from salad.model.processor import pad_features
-from salad.ranks import Ranks
 from salad.recipe import StageSettings, StageThreeSettings
-from salad.rollouts import Rollouts, Vocabulary, _Draw, continuations, fingerprint, refuse_shards
+from salad.rollouts import Rollouts, Vocabulary, _Draw, continuations, fingerprint
 from salad.texts.text import Text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -272,10 +271,3 @@ def test_a_round_that_is_lost_or_damaged_is_named(tmp_path):
         rollouts(student, tmp_path).round(0, 1)
     with pytest.raises(CheckpointError, match=r"round-00000001 is gone.* steps from 3 on"):
         rollouts(student, tmp_path).round(1, 3)
-
-
-def test_a_sharded_student_is_refused():
-    refuse_shards("fsdp", Ranks())
-    refuse_shards("ddp", Ranks(world=2))
-    with pytest.raises(RecipeError, match=r"set engine.parallel=ddp"):
-        refuse_shards("fsdp", Ranks(world=2))

@@ -203,18 +203,27 @@ def test_nll_is_for_words_of_others(tmp_path):
 
 
 def on_two(ranks: Ranks, home: Path) -> None:
-    """What two ranks do: the same stage, of which each says a share."""
-    stage_three(recipe_of(home / "llm"), home / "stage_one", [SPOKEN], CHOSEN, TEXTS, [], home / "two", quiet, ranks)
+    """What two ranks do: the same stage, of which each says a share; a second time each has half of the student."""
+    for parallel in ("ddp", "fsdp"):
+        recipe = recipe_of(home / "llm", engine={"parallel": parallel})
+        stage_three(recipe, home / "stage_one", [SPOKEN], CHOSEN, TEXTS, [], home / parallel, quiet, ranks)
+
+
+@pytest.fixture(scope="module")
+def two(done) -> Path:
+    together(on_two, done.home)
+    return done.home
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_processes_say_what_one_says_and_learn_the_same(done):
-    together(on_two, done.home)
-    one, two = rounds(done.on), rounds(done.home / "two")
-    first = [name for name in one if name.startswith("round-00000000/")]
-    assert [two[name] for name in first] == [one[name] for name in first]  # later weights are rounded otherwise
-    assert two.keys() == one.keys()
-    for ours, theirs in zip(curve(done.home / "two")[:EVERY], curve(done.on), strict=False):
-        assert ours["kl_nats"] == pytest.approx(theirs["kl_nats"], rel=1e-5)
-        assert ours["drawn"] == theirs["drawn"]
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_say_what_one_says_and_learn_the_same(done, two, parallel):
+    ours, theirs = rounds(two / parallel), rounds(done.on)
+    first = [name for name in theirs if name.startswith("round-00000000/")]
+    assert len(first) > 3
+    assert [ours[name] for name in first] == [theirs[name] for name in first]  # later weights are rounded otherwise
+    assert ours.keys() == theirs.keys()
+    for row, alone in zip(curve(two / parallel)[:EVERY], curve(done.on), strict=False):
+        assert row["kl_nats"] == pytest.approx(alone["kl_nats"], rel=1e-5)
+        assert row["drawn"] == alone["drawn"]

@@ -23,11 +23,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from salad.assets import digest_of
 from salad.distill.teacher import bytes_of
-from salad.errors import CheckpointError, NonFiniteError, RecipeError
+from salad.errors import CheckpointError, NonFiniteError
 from salad.files import read_json, read_jsonl, sweep, write_json, write_jsonl
 from salad.interleave.batch import Batch
 from salad.interleave.continuation import OnPolicyStream, Prefix
@@ -94,6 +95,7 @@ def continuations(
     temperature: float,
     generators: Sequence[np.random.Generator],
     vocabulary: Vocabulary,
+    in_step: bool = False,
 ) -> list[tuple[int, ...]]:
     """The student's own tokens behind each prefix, all written at the same time by its `generate`.
 
@@ -105,6 +107,7 @@ def continuations(
         temperature: of the sampling; 0 takes the likeliest.
         generators: each row's random numbers, one a token.
         vocabulary: what may be said, and what ends it.
+        in_step: all ranks speak at once, and none ends before the others: each has a shard of the student.
 
     Raises:
         NonFiniteError: the student's logits are not finite.
@@ -132,6 +135,7 @@ def continuations(
                 pad_token_id=pad,
             ),
             logits_processor=LogitsProcessorList([_Draw(generators, temperature, vocabulary.num_tokens)]),
+            synced_gpus=in_step,
         )
     finally:
         student.train(training)
@@ -196,9 +200,11 @@ class Rollouts:
                     f"{self.folder.parent} to begin the stage again."
                 )
             return _read(place)
+        # Shards are gathered by all; of a student that each has whole the main rank's is enough.
+        own = fingerprint(self.student) if self.ranks.is_main or self._sharded else ""
         begun = {
             "step": first,
-            "student": self.ranks.from_main(fingerprint(self.student) if self.ranks.is_main else ""),
+            "student": self.ranks.from_main(own),
             "settings": self.settings.model_dump(mode="json", exclude={"checkpoint_every"}),
         }
         if self.ranks.is_main:
@@ -207,6 +213,11 @@ class Rollouts:
         if not self.ranks.from_main((place / "round.json").is_file()):
             self._speak(place, first)
         return _read(place)
+
+    @property
+    def _sharded(self) -> bool:
+        """Whether each rank has a part of the student."""
+        return isinstance(self.student, FSDPModule)
 
     def summary(self) -> dict[str, Any]:
         """What all rounds on the disk come to: rollouts, tokens, how many came to an end, FLOPs of writing them."""
@@ -224,15 +235,19 @@ class Rollouts:
         lengths = sorted((len(found[0].student_ids), p) for p in here if (found := self.stream.prefix(p)) is not None)
         positions, size = [position for _, position in lengths], self.settings.rollouts_at_once
         parts = [positions[begin : begin + size] for begin in range(0, len(positions), size)]
-        own = [number for number in range(len(parts)) if number % self.ranks.world == self.ranks.rank]
-        for done, number in enumerate(own):
-            self.tell(done, len(own), f"the student speaks: {len(positions)} continuations")
-            path = place / f"part-{number:05d}.jsonl"
-            if not path.is_file():
-                write_jsonl(path, self._said(parts[number]))
+        paths = [place / f"part-{number:05d}.jsonl" for number in range(len(parts))]
+        ranks = self.ranks
+        todo = ranks.from_main([number for number, path in enumerate(paths) if not path.is_file()])
+        turns = -(-len(todo) // ranks.world)
+        for turn in range(turns):
+            self.tell(turn, turns, f"the student speaks: {len(positions)} continuations")
+            own = turn * ranks.world + ranks.rank
+            if own < len(todo):
+                write_jsonl(paths[todo[own]], self._said(parts[todo[own]]))
+            elif self._sharded:
+                self._said(parts[todo[0]])  # for its shards, which the others need
         self.ranks.barrier()
         if self.ranks.is_main:
-            paths = [place / f"part-{number:05d}.jsonl" for number in range(len(parts))]
             rows = [row for path in paths for row in read_jsonl(path)]
             comes_to = {
                 "step": first,
@@ -261,6 +276,7 @@ class Rollouts:
             self.settings.temperature,
             [generator(seed, purpose, "rollout", position) for position in positions],
             self.vocabulary,
+            self._sharded,
         )
         return [
             {
@@ -276,25 +292,12 @@ class Rollouts:
 
 
 def fingerprint(student: SpeechLM) -> str:
-    """SHA-256 over what is trained of a student."""
+    """SHA-256 over what is trained of a student; of one that is sharded all ranks ask for it."""
     digest = hashlib.sha256()
     for name, tensor in sorted(student.trained_state().items()):
         digest.update(name.encode())
         digest.update(bytes_of(tensor))
     return digest.hexdigest()
-
-
-def refuse_shards(parallel: str, ranks: Ranks) -> None:
-    """Make sure that each rank has a whole student, which can speak by itself.
-
-    Raises:
-        RecipeError: it is sharded.
-    """
-    if ranks.world > 1 and parallel == "fsdp":
-        raise RecipeError(
-            "stage_three.on_policy_frac above 0 needs a whole student on each process, and engine.parallel=fsdp shards "
-            "it; set engine.parallel=ddp."
-        )
 
 
 def _make_ready(place: Path, begun: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ from salad.model.llm import load_tokenizer
 from salad.model.speech_lm import SpeechLM
 from salad.ranks import ALONE, Ranks
 from salad.recipe import Recipe, WarmStartSettings
-from salad.rollouts import Rollouts, refuse_shards
+from salad.rollouts import Rollouts
 from salad.run import Progress
 from salad.speech.prepared import Rejected
 from salad.stage_one import by_size, usable_speech
@@ -57,13 +57,11 @@ def stage_three(
     utterances that no sequence could be made of. On all ranks.
 
     Raises:
-        RecipeError: the recipe has no Stage III, or shards a student that is to speak.
+        RecipeError: the recipe has no Stage III.
     """
     settings = recipe.stage_three
     if settings is None:
         raise RecipeError("the recipe has no Stage III: stage_three is null; give it keys, such as steps.")
-    if settings.on_policy_frac > 0:
-        refuse_shards(recipe.engine.parallel, ranks)
     torch.set_num_threads(recipe.threads)
     student = SpeechLM.from_pretrained(before / "model")
     tokenizer = load_tokenizer(recipe.model.llm)

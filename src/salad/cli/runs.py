@@ -45,7 +45,6 @@ def run(
     from salad.distill.tracker import require_tracker
     from salad.plan.disk import run_forecast
     from salad.ranks import started_ranks
-    from salad.rollouts import refuse_shards
     from salad.run import Run, execute
     from salad.steps import steps_of
     from salad.taking_over import start_model
@@ -56,8 +55,6 @@ def run(
         start_model(loaded)  # refused now, and not after all that comes before Stage I
     steps = steps_of(loaded)
     with started_ranks(loaded.engine.device) as ranks:
-        if loaded.stage_three is not None and loaded.stage_three.on_policy_frac > 0:
-            refuse_shards(loaded.engine.parallel, ranks)  # now, and not after Stage II
         run = Run(loaded, folder, ranks)
         if not ranks.is_main:  # it works, and shows nothing
             return execute(run, steps, only, display.announce, display.finished)
