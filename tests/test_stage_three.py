@@ -17,6 +17,8 @@ from salad.ranks import Ranks
 from salad.recipe import Recipe, parse_recipe
 from salad.stage_one import stage_one
 from salad.stage_three import stage_three
+from salad.steps import STEPS as PAPERS
+from salad.steps import steps_of
 from salad.texts.text import Text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -196,6 +198,17 @@ def test_a_recipe_without_it_says_so(done, tmp_path):
 def test_settings_that_make_no_sense_are_refused(tmp_path, keys, said):
     with pytest.raises(RecipeError, match=said):
         recipe_of(tmp_path, **keys)
+
+
+def test_only_a_recipe_with_a_stage_three_has_its_steps(tmp_path):
+    recipe = recipe_of(tmp_path)
+    with_it, without = steps_of(recipe), steps_of(recipe.model_copy(update={"stage_three": None}))
+    assert without == PAPERS
+    names = [step.name for step in with_it]
+    assert names == [*(step.name for step in PAPERS[:-1]), "stage_three", "measure_three", "report"]
+    assert with_it[: len(PAPERS) - 1] == PAPERS[:-1]  # what the paper's steps depend on is the same
+    assert "measure_three" in with_it[-1].needs
+    assert "measure_three" not in PAPERS[-1].needs
 
 
 def test_nll_is_for_words_of_others(tmp_path):
