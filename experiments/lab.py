@@ -97,7 +97,7 @@ class Measured:
     """An arm's rows by item, what was seen of its training, and what it cost.
 
     `unseen`: M on the held-out texts in a voice that no arm hears. `curve`: a row a training step. `made`: the
-    SHA-256 of the lab's speech, the processor, and the packages.
+    SHA-256 of each set of the lab's speech, the processor, and the packages.
     """
 
     arm: Arm
@@ -177,7 +177,7 @@ class Lab(LabData):
             "curve": curve,
             "watch": read_jsonl(out / "watch.jsonl") if (out / "watch.jsonl").is_file() else [],
             "cost": cost,
-            "made": {"data_sha256": self.sha256(), "processor": _processor(), "versions": versions()},
+            "made": {"speech_sha256": self.sha256(), "processor": _processor(), "versions": versions()},
         }
 
     def _stage_one(self, arm: Arm, recipe: Recipe, out: Path) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,23 +131,27 @@ class LabData:
             for name, voices in sets.items():
                 with alone(self.folder / f"{name}.lock", wait) as mine:
                     if mine:
-                        self.speak(name, self.texts(name.removesuffix("_unseen")), voices)
+                        self.speak(name, self.texts(name), voices)
 
-    def sha256(self) -> str:
-        """Of all speech that trainings and measurements hear, wherever it lies."""
-        corpora = [*training_speech(self.run), *held_out_speech(self.run)]
-        corpora += [self.spoken(name) for name in ("ears", "heldout", "heldout_unseen", "many", "pool", "probe")]
-        return hashlib.sha256("\n".join(corpus.cuts.sha256 for corpus in corpora).encode()).hexdigest()
+    def sha256(self) -> dict[str, str]:
+        """Of each set of speech that trainings and measurements hear, wherever it lies."""
+        sets = {name: self.spoken(name) for name in ("ears", "heldout", "heldout_unseen", "many", "pool", "probe")}
+        sets |= {"human": training_speech(self.run)[0], "heldout_human": held_out_speech(self.run)[0]}
+        return {name: corpus.cuts.sha256 for name, corpus in sets.items()}
 
     def texts(self, name: str) -> list[Text]:
-        """The texts of a spoken set: parts of the pool that share none, in the pool's order, without the probes."""
-        if name == "heldout":
+        """The texts of a spoken set: parts of the pool, in its order and without the probes.
+
+        `ears` and `pool` share none; `many` are the pool's first, whose ids then end in "@8".
+        """
+        if name.startswith("heldout"):
             return read_texts(self.run.path("texts", "heldout.jsonl"))
         probes = {row["id"] for row in read_jsonl(self.run.path("clusters", "probes.jsonl"))}
         pool = [text for text in read_texts(self.run.path("texts", "pool.jsonl")) if text.id not in probes]
         size = self.size
         own = pool[size.ears_texts : size.ears_texts + size.pool_texts]
-        return {"ears": pool[: size.ears_texts], "pool": own, "many": own[: size.many_texts]}[name]
+        many = [replace(text, id=f"{text.id}@8") for text in own[: size.many_texts]]
+        return {"ears": pool[: size.ears_texts], "pool": own, "many": many}[name]
 
     def speech(self, name: str) -> list[SpeechCorpus]:
         """A set of speech: human; pool, narrow, broad; few, many; ears.
@@ -162,7 +166,7 @@ class LabData:
         pool, texts = self.spoken("pool"), self.texts("pool")
         domain = {text.id: text.domain for text in texts}
         narrow = [row for row in range(len(pool)) if domain[pool[row].id] in NARROW_DOMAINS]
-        few = {text.id for text in self.texts("many")}
+        few = {text.id for text in texts[: self.size.many_texts]}
         rows = {
             "pool": range(len(pool)),
             "narrow": narrow,

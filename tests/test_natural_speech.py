@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from salad.errors import DataError
-from salad.natural_speech import choose_held_out, corpora, is_prepared
+from salad.natural_speech import choose_held_out, corpora, is_prepared, refuse_shared_ids
 from salad.recipe import Recipe
+from salad.speech.index import IndexedCuts
+from tiny_corpus import corpus
 
 
 def sentence(number: int) -> str:
@@ -39,6 +41,16 @@ def test_held_out_shares_no_five_words_with_anything_else() -> None:
     assert {corpus for corpus, _ in chosen} == {0, 1}
     assert chosen == choose_held_out(lambda: reversed(texts.items()), 20, 5, seed=0)
     assert chosen != choose_held_out(texts.items, 20, 5, seed=1)
+
+
+def test_an_id_that_two_corpora_hold_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    folders = {"one": tmp_path / "a", "other": tmp_path / "b", "third": tmp_path / "c"}
+    for folder, prefix in zip(folders.values(), ("u", "v", "u"), strict=True):
+        corpus(folder, 4, prefix)
+    cuts = {entry: IndexedCuts(folder) for entry, folder in folders.items()}
+    refuse_shared_ids({entry: cuts[entry] for entry in ("one", "other")})
+    with pytest.raises(DataError, match=r"data\.human: 4 utterances stand in both one and third, the first is 'u0'"):
+        refuse_shared_ids(cuts)
 
 
 def test_held_out_may_be_of_some_corpora_alone() -> None:

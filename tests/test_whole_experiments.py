@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from experiments import CLAIMS
 
-pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(3000)]
 REPO = Path(__file__).resolve().parents[1]
 VERDICTS = ("reproduced", "not reproduced", "can't tell at this scale")
 

@@ -11,8 +11,11 @@ import hashlib
 import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
+
+import numpy as np
 
 from salad.errors import AlignmentError, DataError
 from salad.files import read_json, write_json
@@ -76,9 +79,10 @@ def hold_out(run: Run) -> None:
     Synthetic speech among several corpora is trained on whole: what is held out is to say how people are heard.
 
     Raises:
-        DataError: too few utterances are fit.
+        DataError: too few utterances are fit, or two corpora hold the same id.
     """
     folders = aligned_folders(run)
+    refuse_shared_ids(dict(zip(corpora(run.recipe), map(IndexedCuts, folders), strict=True)))
     natural = {number for number, there in enumerate(folders) if "voices" not in read_info(there)}
 
     def texts() -> Iterator[tuple[Item, str]]:
@@ -92,6 +96,22 @@ def hold_out(run: Run) -> None:
     chosen = choose_held_out(texts, settings.heldout_human, least, run.recipe.seed, natural or range(len(folders)))
     by_corpus = [sorted(name for n, name in chosen if n == number) for number in range(len(folders))]
     write_json(run.path(SPLIT_NAME), {"heldout": by_corpus})
+
+
+def refuse_shared_ids(cuts: Mapping[str, IndexedCuts]) -> None:
+    """Make sure that an id names one utterance, by the entries of `data.human`: before hours are spent on them.
+
+    Raises:
+        DataError: two corpora hold the same id.
+    """
+    hashes = {entry: own.hashes(np.arange(len(own))) for entry, own in cuts.items()}
+    for (one, first), (other, second) in combinations(hashes.items(), 2):
+        found = np.flatnonzero(np.isin(first, second))
+        if len(found):
+            raise DataError(
+                f"data.human: {len(found)} utterances stand in both {one} and {other}, the first is "
+                f"{cuts[one][int(found[0])].id!r}; prepare one of them with other ids."
+            )
 
 
 def training_speech(run: Run) -> list[SpeechCorpus]:
