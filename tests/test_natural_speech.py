@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from salad.errors import DataError
+from salad.files import read_jsonl
 from salad.natural_speech import choose_held_out, corpora, is_prepared, refuse_shared_ids
 from salad.recipe import Recipe
+from salad.run import Run
 from salad.speech.index import IndexedCuts
+from salad.steps.stages import heard_texts
 from tiny_corpus import corpus
 
 
@@ -72,3 +76,15 @@ def test_a_text_of_few_words_and_many_dashes_is_never_held_out() -> None:
     """It has no five words in a row to share, so its copies would stay in training."""
     texts = {(0, name): "Yes - no - maybe" for name in "abc"} | {(0, f"u{n}"): sentence(n) for n in range(3)}
     assert choose_held_out(texts.items, 3, 5, seed=0) == [(0, f"u{n}") for n in range(3)]
+
+
+def test_texts_that_the_runs_own_synthetic_speech_says_are_not_selected_again(tmp_path: Path) -> None:
+    """Nor are ids that two sources of Stage II would both hold."""
+    for name, info in (("person", {}), ("voice", {"voices": [{"name": "piper-joe"}]})):
+        corpus(tmp_path / name, 3, name[0])
+        (tmp_path / name / "info.json").write_text(json.dumps(info))
+    human = [str(tmp_path / "person"), str(tmp_path / "voice")]
+    run = Run(Recipe(name="x", data={"human": human}), tmp_path / "run")
+    (path,) = heard_texts(run)
+    assert [row["id"] for row in read_jsonl(path)] == ["v0", "v1", "v2"]
+    assert heard_texts(Run(Recipe(name="x", data={"human": human[:1]}), tmp_path / "other")) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,20 +15,21 @@ import tiny
 import tiny_talker
 from salad import load, take_home
 from salad.assets import fetch, resolve, status
-from salad.card.bill import data_bill
+from salad.card.bill import BILL_NAME, data_bill
 from salad.card.page import write_card
 from salad.cli import app
 from salad.distill.checkpoint import save_checkpoint
 from salad.distill.loop import make_optimizer
 from salad.errors import AssetError, CheckpointError, RecipeError
 from salad.files import read_json
-from salad.model.saved import check_weights, model_folder
+from salad.model.saved import PRE_DECAY_NAME, check_weights, model_folder
 from salad.model.speech_lm import SpeechLM
 from salad.pushing import export
-from salad.recipe import OptimizerSettings, parse_recipe
+from salad.recipe import OptimizerSettings, load_recipe, parse_recipe
 from salad.student import before_decay, new_student, save_model
 
 ENCODER_DIM, ENCODER_HZ = 80, 100.0  # log-mel
+REPO = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +144,28 @@ def test_a_wrong_single_argument_is_one_sentence(tmp_path, monkeypatch):
     assert "comes without its model" in said(tmp_path / "question.wav")
     for verb in ("serve", "chat"):
         assert "comes without its model" in str(CliRunner().invoke(app, [verb]).exception)
+
+
+def test_what_comes_along_is_whole_small_and_hears():
+    check_weights(take_home.FOLDER)
+    check_weights(take_home.FOLDER, PRE_DECAY_NAME)
+    assert sum(file.stat().st_size for file in take_home.FOLDER.iterdir()) < 50e6
+    bill = read_json(take_home.FOLDER / BILL_NAME)
+    for name in ("hearing_nats", "hearing_human_nats"):
+        assert bill["results"][name]["low"] > 0, "its guard says that it hears"
+    shipped = load_recipe(REPO / "recipes" / "demo-shipped.yaml")
+    assert bill["recipe"]["model"] == shipped.model_dump(mode="json")["model"], "Stage II can start from it"
+    told = "".join(file.read_text() for file in take_home.FOLDER.iterdir() if file.suffix in (".json", ".md"))
+    assert not re.search(r"/(root|home|tmp|work)/", told), "no folder of the machine that it was made on"
+
+
+@pytest.mark.slow
+@pytest.mark.assets
+def test_what_comes_along_answers_what_is_said(tmp_path):
+    model, answers = load(), []
+    for number, question in enumerate(("What does the word mountain mean?", "Tell me about the history of music.")):
+        path = tmp_path / f"{number}.wav"
+        assert CliRunner().invoke(app, ["voices", "--say", question, "--out", str(path)]).exit_code == 0
+        answers.append(model.answer(path, max_tokens=24))
+    assert all(len(answer.split()) >= 3 for answer in answers)
+    assert answers[0] != answers[1]

@@ -6,13 +6,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from salad.files import write_jsonl
 from salad.interleave.utterances import Utterance
-from salad.natural_speech import held_out_speech, training_speech
+from salad.natural_speech import aligned_folders, held_out_speech, training_speech
 from salad.ray_workers import fan_out
 from salad.run import Progress, Run, report_of
 from salad.select.budget import pace_of
 from salad.select.selecting import Selecting, open_pool
-from salad.speech.prepared import reasons
+from salad.speech.index import IndexedCuts
+from salad.speech.prepared import read_info, reasons
 from salad.stage_one import stage_one
 from salad.stage_three import stage_three
 from salad.stage_two import budget_of, probe, select, stage_two
@@ -70,7 +72,7 @@ def run_select(run: Run, progress: Progress) -> dict[str, Any]:
             run.path("clusters"),
             run.path("selected"),
             run.path("probe", "stage_one"),
-            exclude=(probes_file(run),),
+            exclude=(probes_file(run), *heard_texts(run)),
             against=tuple(Path(name) for name in recipe.data.evaluation),
             contamination_words=recipe.stage_two.contamination_words,
             min_words=recipe.sequence.min_words,
@@ -88,6 +90,15 @@ def run_select(run: Run, progress: Progress) -> dict[str, Any]:
         report[arm] = select(opened, recipe, gamma, budget, selected_folder(run, arm))
     progress(len(ARMS), len(ARMS))
     return report
+
+
+def heard_texts(run: Run) -> list[Path]:
+    """A list of the texts that the run's own synthetic speech says: Stage I hears them, so Stage II selects others."""
+    spoken = [there for there in aligned_folders(run) if "voices" in read_info(there)]
+    path = run.path("selected", "heard.jsonl")
+    if spoken:
+        write_jsonl(path, [{"id": cut.id} for there in spoken for cut in IndexedCuts(there)])
+    return [path] if spoken else []
 
 
 def stage_two_step(arm: str) -> Any:
