@@ -126,6 +126,12 @@ def held_out_speech(run: Run) -> list[SpeechCorpus]:
     return [corpus.only(ids) for corpus, ids in pairs]
 
 
+def held_out_corpora(recipe: Recipe, folder: Path) -> tuple[str, ...]:
+    """The entries of `data.human` that something of a run in `folder` is held out of."""
+    ids = read_json(folder / SPLIT_NAME)["heldout"]
+    return tuple(entry for entry, own in zip(corpora(recipe), ids, strict=True) if own)
+
+
 def choose_held_out(
     texts: Callable[[], Iterable[tuple[Item, str]]],
     wanted: int,

@@ -16,7 +16,7 @@ from salad.measure.law import fit_law
 from salad.measure.paired import paired_difference
 from salad.measure.statistics import mean
 from salad.measure.tasks import definition
-from salad.natural_speech import corpora
+from salad.natural_speech import held_out_corpora
 from salad.probed import probed_clusters
 from salad.recipe import Recipe
 from salad.select.probe_files import PROBE_NAME
@@ -49,7 +49,7 @@ def assemble(
         "conditions": {
             "policy": recipe.sequence.policy,
             "broad": {"corpus": recipe.data.text, "voice": " + ".join(recipe.voice_names)},
-            "human": {"corpus": " + ".join(corpora(recipe)), "voice": "human"},
+            "human": {"corpus": " + ".join(held_out_corpora(recipe, folder)), "voice": "human"},
             "warm_start": _warm_start(recipe, folder),
         },
         "arms": [
