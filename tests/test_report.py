@@ -108,6 +108,14 @@ def test_the_page_says_what_was_run():
         assert piece in text
 
 
+def test_several_corpora_and_voices_are_named_one_by_one():
+    tree = full()
+    tree["recipe"] |= {"data": {"human": ["debian-prompts", "spoken"]}, "voice": [{"name": "piper-joe"}, {"name": "x"}]}
+    text = " ".join("".join(Page(page(parse_results(tree), Path())).text).split())
+    assert "human speech debian-prompts + spoken, " in text
+    assert "voice piper-joe + x, " in text
+
+
 def test_the_figures_have_no_colours_of_their_own():
     figures = re.findall(r"<svg.*?</svg>", drawn(full), flags=re.DOTALL)
     svg = "".join(figure for figure in figures if "marks-0" not in figure)  # but for the map, whose colours are numbers

@@ -174,7 +174,9 @@ def _what_ran(results: Results) -> dict[str, str]:
         for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None:
-            found[title] = str(value)
+            several = value if isinstance(value, list) else [value]
+            names = [str(own.get("name")) if isinstance(own, dict) else str(own) for own in several]
+            found[title] = " + ".join(names)
     if results.trained_on:
         found["trained on"] = " and ".join(dict.fromkeys(map(str, results.trained_on.values())))
     return found
