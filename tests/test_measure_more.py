@@ -53,7 +53,16 @@ def test_more_items_go_on_where_fewer_were(measuring, folder, tmp_path):
     assert grown.arms == once.arms
     assert grown.nats == once.nats
     again = measure_task(replace(measuring, limit=3), folder, every)
-    assert again.as_json() == first.as_json()
+    assert alike(again.as_json(), first.as_json())
+
+
+def alike(one, other):
+    """The same data, numbers up to rounding: what is read in another batch has other last digits."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return one == (pytest.approx(other, abs=1e-5) if isinstance(other, float) else other)
 
 
 def test_f_and_m_stand_beside_accuracy(measuring, folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.arms import SEEDS, stage_one_on
 from experiments.claim import Claim, Found, Verdict, judged
-from experiments.effects import contrast, difference, misalignment
+from experiments.effects import contrast, difference, forgetting, misalignment
 from experiments.lab import Arm
 
 
@@ -21,11 +21,13 @@ def judge(found: Found) -> Verdict:
     """What broad speech gains with distillation, less what it gains with NLL."""
     gains = {name: difference(found[f"narrow, {name}"], found[f"broad, {name}"], misalignment) for name in KINDS}
     effect = contrast([(weight, found[label]) for label, weight in WEIGHTS.items()], misalignment)
+    forgot = difference(found["broad, NLL"], found["broad, distillation"], forgetting)
     sentence = (
         f"Broad instead of narrow speech lowers M by {gains['distillation']} nats with distillation and by "
-        f"{gains['NLL']} with NLL."
+        f"{gains['NLL']} with NLL, which on broad speech has F higher by {forgot} nats than distillation."
     )
-    return judged(effect, "nats per token", sentence, {name: gain.as_json() for name, gain in gains.items()})
+    more = {name: gain.as_json() for name, gain in gains.items()} | {"forgetting_by_nll": forgot.as_json()}
+    return judged(effect, "nats per token", sentence, more)
 
 
 KINDS = ("distillation", "NLL")
