@@ -176,7 +176,11 @@ def test_a_run_is_refused_before_its_first_step(llm: Path, tmp_path: Path) -> No
 
 
 def test_the_shipped_recipe_is_the_demos_from_stage_two_on() -> None:
-    demo, shipped = (load_recipe(REPO / "recipes" / f"{name}.yaml") for name in ("demo", "demo-shipped"))
+    """But for the split, which is the model's own: what is held out it has never heard; and it needs no warm start."""
+    demo, shipped, made = (load_recipe(REPO / "recipes" / f"{n}.yaml") for n in ("demo", "demo-shipped", "take-home"))
     assert shipped.stage_one.start == take_home.NAME
-    like = {"name": "demo", "stage_one": demo.stage_one}
+    assert shipped.stage_two.warm_start.steps == 0
+    assert (shipped.seed, shipped.data) == (made.seed, made.data.model_copy(update={"human": "debian-prompts"}))
+    two = shipped.stage_two.model_copy(update={"warm_start": demo.stage_two.warm_start})
+    like = {"name": "demo", "stage_one": demo.stage_one, "stage_two": two, "data": demo.data}
     assert shipped.model_copy(update=like) == demo
