@@ -245,7 +245,10 @@ def test_the_site_can_be_searched_from_the_disk_and_from_a_server(site, page, sc
         tab.on("pageerror", lambda error: said.append(str(error)))
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto(f"{there}/{page}")
-        tab.get_by_role("textbox", name="Search").fill("telephone")
+        box = tab.get_by_role("textbox", name="Search")
+        box.click()
+        tab.get_by_text("Type to start searching").wait_for(state="attached")  # what is typed before the index is lost
+        box.press_sequentially("telephone", delay=20)
         found = tab.locator("a.md-search-result__link").filter(has_text="telephone")
         found.first.wait_for()
         found.first.click()
