@@ -12,7 +12,6 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from salad.interleave.utterances import SpeechCorpus
 from salad.recipe import Recipe
 from salad.run import Run
 from salad.speech.corpora import debian_prompts, folder
+from salad.speech.identity import shared_ids
 from salad.speech.index import IndexedCuts
 from salad.speech.prepared import CUTS_NAME, read_info
 
@@ -104,14 +104,13 @@ def refuse_shared_ids(cuts: Mapping[str, IndexedCuts]) -> None:
     Raises:
         DataError: two corpora hold the same id.
     """
-    hashes = {entry: own.hashes(np.arange(len(own))) for entry, own in cuts.items()}
-    for (one, first), (other, second) in combinations(hashes.items(), 2):
-        found = np.flatnonzero(np.isin(first, second))
-        if len(found):
-            raise DataError(
-                f"data.human: {len(found)} utterances stand in both {one} and {other}, the first is "
-                f"{cuts[one][int(found[0])].id!r}; prepare one of them with other ids."
-            )
+    entries = list(cuts)
+    for first, second, found in shared_ids(own.hashes(np.arange(len(own))) for own in cuts.values()):
+        one, other = entries[first], entries[second]
+        raise DataError(
+            f"data.human: {len(found)} utterances stand in both {one} and {other}, the first is "
+            f"{cuts[one][int(found[0])].id!r}; prepare one of them with other ids."
+        )
 
 
 def training_speech(run: Run) -> list[SpeechCorpus]:

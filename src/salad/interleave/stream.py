@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Self
 
 import numpy as np
@@ -28,7 +27,7 @@ from salad.interleave.sequence import MixedSequence
 from salad.interleave.utterances import SpeechCorpus, Utterance, feature_lookup
 from salad.interrupts import leave_signals_to_parent
 from salad.recipe import CurriculumSettings, StageSettings
-from salad.speech.identity import id_hash
+from salad.speech.identity import id_hash, shared_ids
 from salad.texts.text import Text
 
 DRAWN = ("sequences", "speech_positions", "text_positions", "scored_positions")
@@ -142,19 +141,17 @@ class Stream:
 
 
 def _refuse_shared_ids(speech: Sequence[Sequence[Utterance]]) -> None:
-    hashes = [
+    hashes = (
         group.cuts.hashes(group.rows)
         if isinstance(group, SpeechCorpus)
         else np.array([id_hash(utterance.id) for utterance in group], np.uint64)
         for group in speech
-    ]
-    for (first, one), (second, other) in combinations(enumerate(hashes), 2):
-        found = np.flatnonzero(np.isin(one, other))
-        if len(found):
-            raise DataError(
-                f"{len(found)} utterances stand in two sources of the mix ({first + 1} and {second + 1}), the first is "
-                f"{speech[first][int(found[0])].id!r}; prepare one of them with other ids."
-            )
+    )
+    for first, second, found in shared_ids(hashes):
+        raise DataError(
+            f"{len(found)} utterances stand in two sources of the mix ({first + 1} and {second + 1}), the first is "
+            f"{speech[first][int(found[0])].id!r}; prepare one of them with other ids."
+        )
 
 
 @dataclass(frozen=True)

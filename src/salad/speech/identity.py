@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from salad.speech import time
 
@@ -17,6 +22,14 @@ if TYPE_CHECKING:  # Lhotse brings PyTorch along: only who holds cuts pays for i
 def id_hash(cut_id: str) -> int:
     """64 bits of a cut's id. Two of ten million ids share them with a probability of 3e-6."""
     return _hash64(cut_id)
+
+
+def shared_ids(groups: Iterable[NDArray[np.uint64]]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+    """Of groups of ids, as `id_hash` has them, each two that share some: their numbers, and the places in the first."""
+    for (first, one), (second, other) in combinations(enumerate(groups), 2):
+        found = np.flatnonzero(np.isin(one, other))
+        if len(found):
+            yield first, second, found
 
 
 def sound_hash(cut: MonoCut | dict[str, Any], folder: Path) -> int:
