@@ -223,8 +223,30 @@ def test_only_does_one_step_again_and_needs_what_it_needs(tmp_path: Path) -> Non
         go(journal, recipe(), tmp_path, only="count")
     go(journal, recipe(), tmp_path)
     assert go(journal, recipe(), tmp_path, only="count") == ["item 0", "item 1", "item 2", "count"]
+    assert go(journal, recipe(), tmp_path) == []
     with pytest.raises(RecipeError, match="no such step; the steps are words, count, other"):
         go(journal, recipe(), tmp_path, only="cuont")
+
+
+def test_what_needs_a_step_that_only_has_done_again_is_out_of_date(tmp_path: Path) -> None:
+    journal = Journal()
+    go(journal, recipe(), tmp_path)
+    for _ in range(2):
+        assert go(journal, recipe(), tmp_path, only="words") == ["words"]
+        found = states(Run(recipe(), tmp_path), journal.steps())
+        assert [(s.state, s.reason) for s in found] == [("done", ""), ("changed", "words is made anew"), ("done", "")]
+        assert go(journal, recipe(), tmp_path) == ["item 0", "item 1", "item 2", "count"]
+    assert go(journal, recipe(), tmp_path) == []
+
+
+def test_only_that_is_cut_off_goes_on(tmp_path: Path) -> None:
+    journal = Journal()
+    go(journal, recipe(), tmp_path)
+    journal.break_in = "item 1"
+    with pytest.raises(KeyboardInterrupt):
+        go(journal, recipe(), tmp_path, only="count")
+    journal.break_in = None
+    assert go(journal, recipe(), tmp_path, only="count") == ["item 2", "count"]
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
@@ -268,7 +290,7 @@ def test_what_changes_outside_the_run_folder_is_seen_and_named(tmp_path: Path) -
     first, second, third = states(run, journal.steps())
     assert [first.state, second.state, third.state] == ["changed", "changed", "done"]
     assert first.reason == "words (source.txt) has other content"
-    assert second.reason == "words is to be done again"
+    assert second.reason == "words is made anew"
     assert go(journal, recipe(), run.folder) == ["words", "item 0", "item 1", "item 2", "count"]
 
 

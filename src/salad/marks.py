@@ -114,7 +114,7 @@ def difference(before: Dependences, now: Dependences) -> str:
     changed += [f"{name} has other content" for name in now["inputs"] if inputs.get(name) != now["inputs"][name]]
     redone = [name for name, key in now["needs"].items() if before["needs"].get(name) != key]
     if not changed:
-        return f"{', '.join(redone)} {'is' if len(redone) == 1 else 'are'} to be done again"
+        return f"{', '.join(redone)} {'is' if len(redone) == 1 else 'are'} made anew"
     more = f"; and {len(changed) - NUM_NAMED} more" if len(changed) > NUM_NAMED else ""
     return "; ".join(changed[:NUM_NAMED]) + more
 

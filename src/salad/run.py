@@ -99,7 +99,8 @@ def dependences(run: Run, steps: Sequence[Step]) -> dict[str, Dependences]:
     """Step -> all it depends on: the layout, its recipe keys, its inputs' hashes, and the keys of the steps it needs.
 
     An input whose content can't be told now (a disk that is not mounted, data that was deleted since) is taken to be
-    what it was when the step began; a key that is null, and was not there then, to change nothing.
+    what it was when the step began; a key that is null, and was not there then, to change nothing. `redone` counts how
+    often a step that was done was done again because it was asked for: what read its results is then out of date.
     """
     found: dict[str, Dependences] = {}
     tree = run.recipe.model_dump(mode="json")
@@ -115,6 +116,8 @@ def dependences(run: Run, steps: Sequence[Step]) -> dict[str, Dependences]:
             "inputs": {name: now or known.get(name) for name, now in step.inputs(run.recipe).items()},
             "needs": {name: key_of(found[name]) for name in step.needs},
         }
+        if "redone" in before:
+            found[step.name]["redone"] = before["redone"]
     return found
 
 
@@ -150,7 +153,7 @@ def execute(
     Args:
         run: where.
         steps: all steps, in order.
-        only: the name of one step, done again even if it is done.
+        only: the name of one step, done again even if it is done; the steps that need it are then out of date.
         announce: told (step, number, of, its state, shares of all that is still to do) when work begins; gives the
             progress.
         finished: told (step, what it reported, its seconds) after each.
@@ -174,6 +177,8 @@ def execute(
         expected = dependences(run, steps)
         found = [_state(run.mark(step.name), step, expected[step.name]) for step in steps]
         wanted = [s for s in found if (s.state != "done" if only is None else s.step.name == only)]
+        if only is not None and wanted[0].state == "done":
+            expected[only] |= {"redone": expected[only].get("redone", 0) + 1}
         left = sum(state.step.share for state in wanted)
         for state in wanted:
             step = state.step

@@ -27,7 +27,10 @@ def run(
     recipe: RecipeArgument,
     settings: SetOption = [],  # noqa: B006  (typer reads the default, nobody changes it)
     out: RunOutOption = None,
-    only: Annotated[str | None, typer.Option("--only", metavar="STEP", help="Do this step alone, again.")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="STEP", help="Do this step alone, again; what reads it is then out of date."),
+    ] = None,
 ) -> None:
     """Do all steps of a recipe in order; goes on where an interrupted run stopped.
 
