@@ -129,6 +129,7 @@ def toys(folder: Path) -> dict[str, Any]:
         "drawn": drawn,
         "not_shared": not_shared,
         "refused": refusal(answer_all_on_ray([1, "refuse", *range(100)], toy_tasks.temperamental, NODES)),
+        "unfit": refusal(answer_all_on_ray([1, 2, 3], toy_tasks.unfit, NODES)),
         "no_gpu": refusal(answer_all_on_ray([1], toy_tasks.squarer, 1, gpus_per_worker=0.5)),
         "cpus": cluster_cpus(),
         "no_tasks": list(answer_all_on_ray([], toy_tasks.squarer, 1)),

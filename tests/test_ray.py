@@ -60,6 +60,8 @@ def test_a_cluster_answers_as_one_machine_does(tmp_path):
 
     assert found["drawn"] <= GROUPS_PER_WORKER * ray_job.NODES + 2  # groups of one, and then one of two
     assert found["refused"] == "DataError: text 7 of this test holds no words; give it some."
+    assert found["unfit"].startswith("WorkerError: a worker process could not begin (on ")
+    assert "ZeroDivisionError: of this test's setup)" in found["unfit"]
     assert "does not see what is written to /proc/self/cwd" in found["not_shared"]
     assert "no node of the Ray cluster has the 0.5 GPU" in found["no_gpu"]
     assert found["no_tasks"] == []

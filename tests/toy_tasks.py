@@ -17,6 +17,17 @@ def squarer() -> Callable[[int], int]:
     return lambda number: number * number
 
 
+def unfit() -> Callable[[int], int]:
+    """Can't be set up."""
+    raise ZeroDivisionError("of this test's setup")
+
+
+def gone() -> Callable[[int], int]:
+    """Ends while it is set up, as a process does that runs out of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
 def temperamental() -> Callable[[Any], Any]:
     """Answers a number with its square; a word is an order."""
 

@@ -53,6 +53,10 @@ class AlignmentError(SaladError, ValueError):
     """Word timings, or the student-teacher position map made from them, are not consistent."""
 
 
+class WorkerError(SaladError, RuntimeError):
+    """A worker process ended, or failed, before it could take up any work."""
+
+
 class CheckpointError(SaladError, ValueError):
     """A checkpoint or model folder is incomplete, corrupt, or belongs to something else."""
 

@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from salad.errors import SaladError
 from salad.ray_cluster import Mark, check_nodes, connected, mark, ray_itself, unfit
-from salad.workers import Died, FanOut, answer_all
+from salad.workers import Died, FanOut, answer_all, cannot_begin
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -81,8 +81,9 @@ def answer_all_on_ray(
     Raises:
         AssetError: Ray is not installed, no cluster answers at RAY_ADDRESS, no node has the GPU a worker is to hold; or
             a node has no salad, or another version of it, or does not see `folder`.
-        SaladError: raised by `setup` or by the function in a worker; any other exception there is printed here with its
-            traceback, and the task has `Died` for an answer.
+        SaladError: raised by `setup` or by the function in a worker; any other exception in the function is printed
+            here with its traceback, and the task has `Died` for an answer.
+        WorkerError: a worker could not be set up, so that no task can be blamed.
     """
     queue = enumerate(tasks)
     room = GROUPS_PER_WORKER * processes
@@ -238,7 +239,13 @@ class _Worker:
         missing = self._needed.missing_here()  # this node may have joined after the others were asked
         if missing:
             raise unfit(os.uname().nodename, missing)
-        answer_to: Callable[[Any], Any] = pickle.loads(self._pickled_setup)()
+        try:
+            answer_to: Callable[[Any], Any] = pickle.loads(self._pickled_setup)()
+        except SaladError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise cannot_begin(f"on {os.uname().nodename}: {type(error).__name__}: {error}") from error
         return answer_to
 
 

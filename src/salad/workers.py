@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from typing import Any, Protocol, TypeVar
 
-from salad.errors import SaladError
+from salad.errors import SaladError, WorkerError
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -28,6 +28,11 @@ class Died:
     """A worker's process ended while it had the task."""
 
     exit_code: int | None
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A worker's first word: it is set up."""
 
 
 class FanOut(Protocol):
@@ -50,8 +55,9 @@ def answer_all(
         processes: how many workers; they end with this generator, whichever way it ends.
 
     Raises:
-        SaladError: raised by `setup` or by the function in a worker; any other exception there ends the worker, which
-            prints its traceback, and the task has `Died` for an answer.
+        SaladError: raised by `setup` or by the function in a worker; any other exception in the function ends the
+            worker, which prints its traceback, and the task has `Died` for an answer.
+        WorkerError: a worker ended before it was set up, so that no task can be blamed.
     """
     context = multiprocessing.get_context("spawn")  # onnxruntime's and CTranslate2's threads do not survive a fork
     queue = iter(tasks)
@@ -66,10 +72,15 @@ def answer_all(
             if not busy:
                 return
             for pipe in wait([worker.pipe for worker, _ in busy.values()]):
-                worker, task = busy.pop(pipe)
+                worker, task = busy[pipe]
                 answer = worker.take()
+                if isinstance(answer, _Ready):
+                    continue
+                del busy[pipe]
                 if isinstance(answer, Died):
                     worker.end()
+                    if not worker.ready:
+                        raise cannot_begin(f"exit code {answer.exit_code}")
                 else:
                     idle.append(worker)
                 if isinstance(answer, SaladError):
@@ -87,6 +98,7 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
         self.process.start()
+        self.ready = False
         theirs.close()  # so that the worker's death is the end of this pipe
 
     def give(self, task: Any) -> None:
@@ -94,12 +106,14 @@ class _Worker:
             self.pipe.send(task)
 
     def take(self) -> Any:
-        """The answer that is waiting, or that there is none and never will be."""
+        """What is waiting: an answer, or that there is none and never will be, or first that it is set up."""
         try:
-            return self.pipe.recv()
+            told = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
             return Died(self.process.exitcode)
+        self.ready = True
+        return told
 
     def end(self) -> None:
         self.pipe.close()
@@ -117,9 +131,20 @@ def _serve(pipe: Connection, setup: Callable[[], Callable[[Any], Any]]) -> None:
         except (EOFError, OSError):  # the parent is gone, or wants no more
             return
         try:
-            answer_to = answer_to or setup()
+            if answer_to is None:
+                answer_to = setup()
+                with suppress(OSError):  # the parent is gone, as the next `recv` finds
+                    pipe.send(_Ready())
             answer = answer_to(task)
         except SaladError as error:
             answer = error
         with suppress(OSError):
             pipe.send(answer)
+
+
+def cannot_begin(why: str) -> WorkerError:
+    """What to tell the user of a worker that never came to its first task."""
+    return WorkerError(
+        f"a worker process could not begin ({why}); what it printed above says more. A script that calls salad begins "
+        "its work under `if __name__ == '__main__':`; where memory is short, fewer processes help."
+    )

@@ -1,0 +1,43 @@
+"""Worker processes: a task that kills is told from a worker that never began."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import toy_tasks
+from salad.errors import WorkerError
+from salad.workers import Died, answer_all
+
+SCRIPT = """
+from toy_tasks import squarer
+from salad.workers import answer_all
+
+print(list(answer_all([1, 2, 3], squarer, 2)))
+"""
+
+
+def test_a_task_that_kills_takes_no_other_with_it(tmp_path: Path) -> None:
+    answers = dict(answer_all([1, "die", 2, "exit", 3], toy_tasks.temperamental, 2))
+    assert answers == {1: 1, "die": Died(-9), 2: 4, "exit": Died(7), 3: 9}
+
+
+@pytest.mark.parametrize(("setup", "code"), [(toy_tasks.unfit, 1), (toy_tasks.gone, -9)])
+def test_no_task_is_blamed_for_a_worker_that_could_not_begin(setup, code: int) -> None:
+    with pytest.raises(WorkerError, match=rf"could not begin \(exit code {code}\).*printed above"):
+        list(answer_all([1, 2, 3], setup, 2))
+
+
+def test_a_script_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "WorkerError: a worker process could not begin (exit code 1)" in done.stderr
+    assert "if __name__ == '__main__':" in done.stderr
