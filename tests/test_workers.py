@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +29,7 @@ def test_a_task_that_kills_takes_no_other_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("setup", "code"), [(toy_tasks.unfit, 1), (toy_tasks.gone, -9)])
-def test_no_task_is_blamed_for_a_worker_that_could_not_begin(setup, code: int) -> None:
+def test_no_task_is_blamed_for_a_worker_that_could_not_begin(setup: Callable[[], Any], code: int) -> None:
     with pytest.raises(WorkerError, match=rf"could not begin \(exit code {code}\).*printed above"):
         list(answer_all([1, 2, 3], setup, 2))
 
