@@ -13,9 +13,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import platform
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -177,7 +179,12 @@ class Lab(LabData):
             "curve": curve,
             "watch": read_jsonl(out / "watch.jsonl") if (out / "watch.jsonl").is_file() else [],
             "cost": cost,
-            "made": {"speech_sha256": self.sha256(), "processor": _processor(), "versions": versions()},
+            "made": {
+                "speech_sha256": self.sha256(),
+                "processor": _processor(),
+                "versions": versions(),
+                "selection": self._drawn(arm),
+            },
         }
 
     def _stage_one(self, arm: Arm, recipe: Recipe, out: Path) -> None:
@@ -262,8 +269,7 @@ class Lab(LabData):
 
     def select(self, arm: Arm, selected: Selected, seed: int) -> list[str]:
         """The ids of the spoken texts that a selection draws for Stage II of an arm."""
-        name = hashlib.sha256(json.dumps([asdict(selected), seed]).encode()).hexdigest()[:8]
-        out = self.folder / "arms" / arm.folder / "selected" / name
+        out = self._selected_folder(arm, selected, seed)
         if not (out / "selected.jsonl").is_file():
             spoken = {utterance.id for utterance in self.spoken("pool")}
             unspoken = self.run.path("spoken", "unspoken.jsonl")
@@ -285,6 +291,32 @@ class Lab(LabData):
             budget = seconds_budget(self.size.selected_h * 3600, pace)
             select_one(opened, Setting(selected.gamma, selected.score, seed=seed), budget, out)
         return [str(row["id"]) for row in read_jsonl(out / "selected.jsonl")]
+
+    def _selected_folder(self, arm: Arm, selected: Selected, seed: int) -> Path:
+        name = hashlib.sha256(json.dumps([asdict(selected), seed]).encode()).hexdigest()[:8]
+        return self.folder / "arms" / arm.folder / "selected" / name
+
+    def _drawn(self, arm: Arm) -> dict[str, Any] | None:
+        """What an arm's selection drew, and how sure the scores were that it went by; None: it selected nothing.
+
+        `effective_clusters` is the exponential of the entropy of the texts' clusters; `reliability` is that of the
+        clusters' scores (salad.select.stability), None where nothing was probed.
+        """
+        if arm.selected is None:
+            return None
+        before = cast("Arm", arm.begins_from)
+        rows = read_jsonl(self._selected_folder(before, arm.selected, arm.seed) / "selected.jsonl")
+        shares = [count / len(rows) for count in Counter(row["cluster"] for row in rows).values()]
+        found: dict[str, Any] = {
+            "texts": len(rows),
+            "effective_clusters": math.exp(-sum(share * math.log(share) for share in shares)),
+            "reliability": None,
+        }
+        if arm.selected.gamma > 0:
+            probed = read_json(self.probe(before, arm.selected.clusters, arm.selected.score) / "info.json")
+            score = probed["stability"].get(arm.selected.score) or {}
+            found |= {"reliability": score.get("reliability"), "left_out_clusters": len(probed["excluded"])}
+        return found
 
     def _watched(self) -> list[Utterance]:
         """Held-out broad speech, on which the trainings are watched where the recipe says so."""

@@ -18,8 +18,15 @@ def judge(found: Found) -> Verdict:
     both = found["uniform, gamma 0"], found["active, gamma 5"]
     effect = difference(*both, misalignment)
     task = difference(found["active, gamma 5"], found["uniform, gamma 0"], accuracy("speech"))
-    sentence = f"M is lower by {effect} nats with active selection, the heard task better by {task} (share of items)."
-    return judged(effect, "nats per token", sentence, {"task_speech": task.as_json()})
+    drawn = [one.made["selection"] for one in found["active, gamma 5"]]
+    sure = ["unknown" if one["reliability"] is None else f"{one['reliability']:.2f}" for one in drawn]
+    spread = ", ".join(f"{one['effective_clusters']:.0f}" for one in drawn)
+    sentence = (
+        f"M is lower by {effect} nats with active selection, the heard task better by {task} (share of items). The "
+        f"clusters' scores that it went by have a reliability of {', '.join(sure)} (by seed), and its texts spread over "
+        f"{spread} clusters (effective number)."
+    )
+    return judged(effect, "nats per token", sentence, {"task_speech": task.as_json(), "selection": drawn})
 
 
 CLAIM = Claim(
