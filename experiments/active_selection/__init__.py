@@ -23,7 +23,7 @@ def judge(found: Found) -> Verdict:
     spread = ", ".join(f"{one['effective_clusters']:.0f}" for one in drawn)
     sentence = (
         f"M is lower by {effect} nats with active selection, the heard task better by {task} (share of items). The "
-        f"clusters' scores that it went by have a reliability of {', '.join(sure)} (by seed), and its texts spread over "
+        f"clusters' scores that it went by have a reliability of {', '.join(sure)} (by seed); its texts spread over "
         f"{spread} clusters (effective number)."
     )
     return judged(effect, "nats per token", sentence, {"task_speech": task.as_json(), "selection": drawn})
