@@ -29,7 +29,7 @@ lint: venv ## ruff (rules and format) and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-CLAIMS := distillation_law broad_domain explained_accuracy active_selection more_training text_mix selection_knobs voices stage_zero curriculum on_policy
+CLAIMS := distillation_law broad_domain explained_accuracy active_selection more_training text_mix selection_knobs voices stage_zero curriculum controlled_selection on_policy
 
 experiments: venv ## the paper's claims at small scale, all arms that are not there yet (hours; MINUTES=30 stops in between)
 	@for claim in $(CLAIMS); do $(VENV)/bin/python -m experiments.$$claim $(if $(MINUTES),--minutes $(MINUTES)) || exit 1; done

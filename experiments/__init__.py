@@ -11,6 +11,7 @@ CLAIMS = (
     "voices",
     "stage_zero",
     "curriculum",
+    "controlled_selection",
     "on_policy",
 )
 """The packages, in the order in which docs/results.md tells them."""
