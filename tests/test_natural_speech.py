@@ -86,5 +86,6 @@ def test_texts_that_the_runs_own_synthetic_speech_says_are_not_selected_again(tm
     human = [str(tmp_path / "person"), str(tmp_path / "voice")]
     run = Run(Recipe(name="x", data={"human": human}), tmp_path / "run")
     (path,) = heard_texts(run)
-    assert [row["id"] for row in read_jsonl(path)] == ["v0", "v1", "v2"]
+    # Of what was spoken in parts, the document is the text.
+    assert [row["id"] for row in read_jsonl(path)] == ["v0", "chapter 0", "v1", "v2"]
     assert heard_texts(Run(Recipe(name="x", data={"human": human[:1]}), tmp_path / "other")) == []

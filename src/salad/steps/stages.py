@@ -93,11 +93,15 @@ def run_select(run: Run, progress: Progress) -> dict[str, Any]:
 
 
 def heard_texts(run: Run) -> list[Path]:
-    """A list of the texts that the run's own synthetic speech says: Stage I hears them, so Stage II selects others."""
+    """A list of the texts that the run's own synthetic speech says: Stage I hears them, so Stage II selects others.
+
+    A text that was spoken in parts is its parts' document.
+    """
     spoken = [there for there in aligned_folders(run) if "voices" in read_info(there)]
     path = run.path("selected", "heard.jsonl")
     if spoken:
-        write_jsonl(path, [{"id": cut.id} for there in spoken for cut in IndexedCuts(there)])
+        heard = ((cut.id, cut.document) for there in spoken for cut in IndexedCuts(there))
+        write_jsonl(path, [{"id": name} for name in dict.fromkeys(chain.from_iterable(heard)) if name is not None])
     return [path] if spoken else []
 
 
