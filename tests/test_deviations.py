@@ -47,6 +47,16 @@ def test_the_papers_recipe_departs_nowhere() -> None:
             "Each stage trains the generalized Jensen-Shannon divergence from the teacher (teacher's weight 0.3)",
         ),
         ({"stage_one": {"text_frac": 0.5}}, "Of Stage I's sequences 50% are text"),
+        ({"stage_two": {"warm_start": {"steps": 9}}}, "The adapter gets a word-aligned warm start before Stage II; "),
+        ({"stage_one": {"warm_start": {"kind": "ctc"}}}, "The adapter gets a CTC warm start before Stage I; "),
+        (
+            {key: {"warm_start": {"steps": 9}} for key in ("stage_one", "stage_two")},
+            "The adapter gets a word-aligned warm start before each stage; ",
+        ),
+        ({"stage_one": {"curriculum": {}}}, "Stage I begins with shorter speech, which grows; "),
+        ({"sequence": {"speech_words": (5, 20)}}, "Spans of speech are of 5 to 20 words; the paper's of 5 to 15."),
+        ({"sequence": {"text_words": (3, 6)}}, "Spans of text are of 3 to 6 words; the paper's of 10 to 30."),
+        ({"stage_two": {"budget_frac": 0.014}}, "The synthetic speech is 1.4% of the natural speech; "),
         ({"stage_three": {}}, "There is a Stage III: of its speech sequences 100% are continued by the student itself"),
         (
             {"stage_three": {"divergence": "reverse_kl"}},

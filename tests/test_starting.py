@@ -91,7 +91,8 @@ def test_a_run_lends_its_model_and_its_weights_before_the_decay(llm: Path, earli
     assert f"it is {earlier}, taken over; Stage II goes on from its weights before the decay." in " ".join(
         deviations(recipe)
     )
-    assert not any("Of Stage I's" in sentence or "warm start" in sentence for sentence in deviations(recipe))
+    assert not any("Of Stage I's" in sentence or "start before Stage I;" in sentence for sentence in deviations(recipe))
+    assert any("warm start before Stage II;" in sentence for sentence in deviations(recipe))
 
 
 def test_a_model_alone_lends_its_final_weights_twice(llm: Path, earlier: Path, tmp_path: Path) -> None:

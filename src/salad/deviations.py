@@ -15,6 +15,8 @@ PAPER_EMBEDDER = "BAAI/bge-large-en-v1.5"
 PAPER_VOICE = "kokoro-af_heart"
 PAPER_LLM = ("Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-7B")
 TEXT_FRAC = 1 / 3
+SPANS = {"text": (10, 30), "speech": (5, 15)}  # words
+WARM_STARTS = {"word_aligned": "a word-aligned", "ctc": "a CTC"}
 DIVERGENCES = {"reverse_kl": "the reverse KL", "jsd": "the generalized Jensen-Shannon divergence"}
 
 
@@ -37,10 +39,17 @@ def _model(recipe: Recipe) -> list[str]:
         found.append(f"The adapter is {_described(model.adapter)}; the paper's has 12 Transformer layers.")
     if recipe.stage_one.start is not None:
         found.append(_taken_over(recipe.stage_one.start))
-    elif recipe.stage_one.warm_start.steps:
-        how = "a word-aligned" if recipe.stage_one.warm_start.kind == "word_aligned" else "a CTC"
-        found.append(f"The adapter gets {how} warm start before distillation; the paper has none.")
-    return found
+    return [*found, *_warm_starts(recipe)]
+
+
+def _warm_starts(recipe: Recipe) -> list[str]:
+    starts = {"Stage II": recipe.stage_two.warm_start}
+    if recipe.stage_one.start is None:
+        starts = {"Stage I": recipe.stage_one.warm_start, **starts}
+    kinds = {name: WARM_STARTS[start.kind] for name, start in starts.items() if start.steps}
+    if len(kinds) == 2 and len(set(kinds.values())) == 1:
+        kinds = {"each stage": kinds["Stage I"]}
+    return [f"The adapter gets {how} warm start before {when}; the paper has none." for when, how in kinds.items()]
 
 
 def _taken_over(name: str) -> str:
@@ -68,7 +77,15 @@ def _objective(recipe: Recipe) -> list[str]:
     found = [*_of_both(stages, _divergence), *_of_both(stages, _alpha)]
     if "Stage I" in stages and abs(recipe.stage_one.text_frac - TEXT_FRAC) > 1e-3:
         found.append(f"Of Stage I's sequences {recipe.stage_one.text_frac:.0%} are text; the paper's share is a third.")
-    if recipe.sequence.policy != "interleaved":
+    found += _of_both(stages, _curriculum)
+    if recipe.sequence.policy == "interleaved":
+        own = {name: getattr(recipe.sequence, f"{name}_words") for name in SPANS}
+        found += [
+            f"Spans of {name} are of {low} to {high} words; the paper's of {SPANS[name][0]} to {SPANS[name][1]}."
+            for name, (low, high) in own.items()
+            if (low, high) != SPANS[name]
+        ]
+    else:
         what = f": the first {recipe.sequence.prefix_frac:.0%} of the words are spoken, the loss is on the rest"
         tail = what if recipe.sequence.policy == "speech_prefix" else ""
         found.append(f"Sequences follow the policy {recipe.sequence.policy}{tail}; the paper interleaves spans.")
@@ -86,6 +103,10 @@ def _alpha(stage: StageSettings) -> str:
     if stage.alpha == 1:
         return ""
     return f"gives distillation the weight {stage.alpha:g} and NLL the rest; SALAD's is 1."
+
+
+def _curriculum(stage: StageSettings) -> str:
+    return "" if stage.curriculum is None else "begins with shorter speech, which grows; the paper has no curriculum."
 
 
 def _of_both(stages: dict[str, StageSettings], told: Callable[[StageSettings], str]) -> list[str]:
@@ -123,7 +144,7 @@ def _selection(two: StageTwoSettings) -> list[str]:
         own = f"{two.budget_h:g} h" if two.budget_h is not None else f"{two.budget_tokens} tokens"
         found.append(f"The synthetic speech is {own}; the paper's is 1% of the natural speech.")
     elif two.budget_frac != 0.01:
-        found.append(f"The synthetic speech is {two.budget_frac:.0%} of the natural speech; the paper's is 1%.")
+        found.append(f"The synthetic speech is {100 * two.budget_frac:.3g}% of the natural speech; the paper's is 1%.")
     return found
 
 
