@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from salad.distill.teacher import Teacher
+from salad.errors import DataError
 from salad.interleave.batch import Batch, Features, collate, swap_speech
 from salad.interleave.packing import pack
 from salad.interleave.sequence import MixedSequence
@@ -68,8 +69,16 @@ def misalignment_by_item(
     """M of each sequence with its own speech and with swapped speech (a seeded derangement of those with speech).
 
     A sequence whose spans were all drawn as text has no speech to swap; both its readings are the same.
+
+    Raises:
+        DataError: fewer than two sequences have speech.
     """
     spoken = [sequence for sequence in sequences if sequence.speech]
+    if len(spoken) < 2:
+        raise DataError(
+            f"{len(spoken)} of {len(sequences)} sequences have speech, and swapping it needs 2; give more (of a run: "
+            "data.heldout_texts, data.heldout_human), or take another sequence.policy."
+        )
     partners = derangement(len(spoken), generator(seed, "swap"))
     by_item = {sequence.item: sequence for sequence in sequences}
     by_item |= {own.item: swap_speech(own, spoken[p]) for own, p in zip(spoken, partners, strict=True)}
