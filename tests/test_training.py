@@ -163,6 +163,16 @@ def test_each_part_has_its_own_rate_and_nothing_is_trained_twice():
     assert len(make_optimizer(tiny.student("frozen"), settings).param_groups) == 1
 
 
+def test_a_steps_rate_is_its_own(tmp_path):
+    student, teacher = student_and_teacher()
+    before = weights(student)
+    run = train(student, teacher, always(tiny.batch_of(SPOKEN)), stage(2), float, tmp_path)  # 0, then 1
+    next(run)
+    assert same(weights(student), before)
+    next(run)
+    assert not same(weights(student), before)
+
+
 def test_the_schedule_reaches_the_weights(tmp_path):
     student, teacher = student_and_teacher()
     before = weights(student)

@@ -1,14 +1,17 @@
 """Warm starts: what a position is called, and that only the adapter learns it, by either kind."""
 
 import dataclasses
+import itertools
 
+import numpy as np
 import pytest
 import torch
 
 import tiny
 from salad.errors import DataError
 from salad.model.warm_start import not_taught, warm_start
-from salad.model.warm_starts.word_aligned import frame_targets
+from salad.model.warm_starts import word_aligned
+from salad.model.warm_starts.word_aligned import PIECE_POSITIONS, frame_targets
 from salad.model.warm_starts.words import Clip, spelled, vocabulary_of, word_directions
 from salad.recipe import WarmStartSettings
 from salad.speech.prepared import TimedWord
@@ -25,6 +28,39 @@ def test_a_position_is_named_by_the_word_under_its_centre():
     targets = frame_targets(words, 6, 10.0, {"the": 3, "river": 1})
     assert targets.tolist() == [3, -1, 1, -1, -1, -1]  # centres at 0.05, 0.15, …; 0.35 is past the river's end
     assert [spelled(word) for word in ("“Hello,”", "don't", "—", "3.5")] == ["hello", "don't", "", "3.5"]
+
+
+def test_a_piece_of_a_clip_holds_the_frames_that_its_words_are_said_in():
+    per, student = tiny.FRAMES_PER_POSITION, tiny.student()
+    long = [tiny.utterance(f"u{i}", 30) for i in range(3)]  # some hundred positions, so several pieces
+    numbered = [  # a frame says whose it is, and which
+        Clip(u.id, u.words, np.stack([np.full(len(u.features_FE), i), np.arange(len(u.features_FE))], 1))
+        for i, u in enumerate(long)
+    ]
+    vocabulary, seen = vocabulary_of(numbered), set()
+    batches = word_aligned._batches(student, numbered, vocabulary, 2 * PIECE_POSITIONS, 0, "test")
+    for features_SFE, targets_SP in itertools.islice(batches, 12):
+        for features_FE, targets_P in zip(features_SFE.tolist(), targets_SP.tolist(), strict=True):
+            clip, first = numbered[int(features_FE[0][0])], int(features_FE[0][1]) // per
+            wanted = frame_targets(clip.words, -(-len(clip.features_FE) // per), tiny.POSITION_HZ, vocabulary)
+            own = wanted[first : first + PIECE_POSITIONS].tolist()
+            assert targets_P == own + [-1] * (len(targets_P) - len(own))
+            seen.add((clip.id, first))
+    assert {first for _, first in seen} >= {0, PIECE_POSITIONS, 2 * PIECE_POSITIONS}
+
+
+def test_its_rate_falls_linearly_to_0(monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def noted(optimizer):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    settings = WarmStartSettings(steps=4, batch_positions=64, learning_rate=0.1)
+    warm_start(tiny.student(), tiny.tokenizer(), clips(), settings, 0, "test")
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 
 def test_word_directions_are_unit_vectors_of_centred_mean_embeddings():
