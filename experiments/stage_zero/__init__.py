@@ -1,6 +1,6 @@
 """Ours: an adapter that learns words first (Stage 0) hears better than one that is distilled from the start.
 
-The three arms have the same speech and the same FLOPs of matrix products, those of the warm start counted.
+The three arms have the same speech and, within 6 %, the same FLOPs of matrix products, those of the warm start counted.
 """
 
 from __future__ import annotations
