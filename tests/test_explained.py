@@ -159,6 +159,21 @@ def test_an_accuracy_that_never_varies_does_not_hide_the_other(tmp_path):
         explain_runs(runs[:1])
 
 
+def test_one_policy_with_other_spans_is_another_measurement(tmp_path):
+    runs, *_ = write_runs(tmp_path, "speech_prefix")
+    for run, prefix_frac, unread in zip(runs, (0.6, 0.6, 0.8), ([5, 15], [5, 15], [1, 2]), strict=True):
+        tree = json.loads((run / "results.json").read_text())
+        tree["recipe"] = {"sequence": {"prefix_frac": prefix_frac, "speech_words": unread}}
+        (run / "results.json").write_text(json.dumps(tree))
+    with pytest.raises(
+        DataError, match=r"run-2.* was measured otherwise \(speech_prefix prefix_frac=0\.8, .*prefix_frac=0\.6"
+    ):
+        explain_runs(runs)
+    tree["recipe"]["sequence"]["prefix_frac"] = 0.6  # of other policies' keys this one reads nothing
+    (runs[2] / "results.json").write_text(json.dumps(tree))
+    assert explain_runs(runs).speech.n == 12
+
+
 def test_runs_that_were_measured_otherwise_are_not_mixed(tmp_path):
     runs, *_ = write_runs(tmp_path)
     tree = json.loads((runs[2] / "results.json").read_text())

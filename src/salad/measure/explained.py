@@ -23,6 +23,13 @@ from salad.errors import DataError
 from salad.files import read_json
 from salad.measure.statistics import LEVEL, Estimate
 
+SPANS = {
+    "interleaved": ("text_words", "speech_words"),
+    "speech_prefix": ("prefix_frac",),
+    "utterance": ("continuation_words",),
+    "poisson": ("poisson_words",),
+}
+"""What of a recipe's `sequence` makes another M under a policy."""
 SPARE = 3  # runs beyond the numbers that are fitted; fewer leave next to nothing to judge the fit by
 
 Floats = NDArray[np.float64]
@@ -123,7 +130,7 @@ def explain_runs(paths: Sequence[Path]) -> ExplainedRuns:
         file = path / "results.json" if path.is_dir() else path
         tree = read_json(file)
         try:
-            alike = f"{tree['conditions']['policy']}, {tree['conditions']['broad']}, {tree['task']}"
+            alike = f"{_policy(tree)}, {tree['conditions']['broad']}, {tree['task']}"
             own = [
                 (
                     arm["task"]["speech"]["value"],
@@ -151,6 +158,12 @@ def explain_runs(paths: Sequence[Path]) -> ExplainedRuns:
     if all(isinstance(one, str) for one in found.values()):
         raise DataError(str(found["speech"]))
     return ExplainedRuns(found["speech"], found["text"], len(rows) - len(once))
+
+
+def _policy(results: Mapping[str, Any]) -> str:
+    """The sequence policy of a run's results, with how long its spans are where the results say it."""
+    policy, sequence = results["conditions"]["policy"], results.get("recipe", {}).get("sequence", {})
+    return " ".join([policy, *(f"{key}={sequence[key]}" for key in SPANS.get(policy, ()) if key in sequence)])
 
 
 def _require_fit(y_R: Floats, columns: Mapping[str, Floats], what: str) -> None:
