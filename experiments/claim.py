@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.effects import (
     Effect,
+    Rows,
     accuracy,
     forgetting,
     human_misalignment,
@@ -61,7 +62,8 @@ class Claim:
         seeds: of the trainings.
         arms: a seed → label → arm.
         judge: all arms → a verdict.
-        draw: all arms onto the plot's axes; None: M of each arm.
+        draw: all arms onto the plot's axes; None: what decides, of each arm.
+        plotted: which rows decide, and what the plot calls them.
         toy: the labels that show at toy size that it works; empty: all.
     """
 
@@ -72,6 +74,7 @@ class Claim:
     arms: Callable[[int], dict[str, Arm]]
     judge: Callable[[Found], Verdict]
     draw: Callable[[Axes, Found], None] | None = None
+    plotted: tuple[Rows, str] = (misalignment, "M on held-out definitions (nats per token)")
     toy: tuple[str, ...] = ()
 
     def main(self) -> None:
@@ -134,9 +137,12 @@ class Claim:
         from matplotlib.figure import Figure
 
         with mpl.rc_context({"svg.hashsalt": self.name, "font.size": 9, "svg.fonttype": "none"}):
-            figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+            figure = Figure(figsize=(6.4, 3.4 if self.draw else 1.5 + 0.25 * len(found)), layout="constrained")
             axes = figure.subplots()
-            (self.draw or arms_of_m)(axes, found)
+            if self.draw:
+                self.draw(axes, found)
+            else:
+                arms_in_rows(axes, found, *self.plotted)
             axes.spines[["top", "right"]].set_visible(False)
             figure.suptitle(f"{verdict.verdict}: {self.effect}\n{verdict.effect} {verdict.unit}", fontsize=9)
             drawn = io.StringIO()
@@ -174,15 +180,17 @@ def cost(found: Found) -> dict[str, float]:
     }
 
 
-def arms_of_m(axes: Axes, found: Found) -> None:
-    """M of every arm, a point for each seed."""
-    for place, several in enumerate(found.values()):
-        values = [per_token(one, misalignment) for one in several]
-        axes.plot(values, [place] * len(values), "o", color="#0b5394", alpha=0.7, markersize=5)
-        axes.plot([sum(values) / len(values)], [place], "|", color="black", markersize=14)
+def arms_in_rows(axes: Axes, found: Found, rows: Rows, told: str) -> None:
+    """Every arm a line with a point for each seed and their mean; thin lines join the points of a seed."""
+    values = [[per_token(one, rows) for one in several] for several in found.values()]
+    for places in zip(*values, strict=False):
+        axes.plot(places, range(len(places)), "-", color="#bbbbbb", linewidth=0.7, zorder=1)
+    for place, own in enumerate(values):
+        axes.plot(own, [place] * len(own), "o", color="#0b5394", alpha=0.7, markersize=5)
+        axes.plot([sum(own) / len(own)], [place], "|", color="black", markersize=12)
     axes.set_yticks(range(len(found)), list(found))
-    axes.invert_yaxis()
-    axes.set_xlabel("M on held-out definitions (nats per token); a point a seed, | their mean")
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlabel(f"{told}; a point a seed, | their mean", fontsize=8)
 
 
 def _row(label: str, one: Measured) -> dict[str, Any]:

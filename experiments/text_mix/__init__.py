@@ -37,4 +37,5 @@ CLAIM = Claim(
     SEEDS,
     arms,
     judge,
+    plotted=(forgetting, "F on held-out definitions (nats per token)"),
 )

@@ -32,4 +32,5 @@ CLAIM = Claim(
     SEEDS,
     arms,
     judge,
+    plotted=(unseen_misalignment, "M on held-out definitions in an unseen voice (nats per token)"),
 )
