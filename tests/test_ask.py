@@ -196,3 +196,15 @@ def test_without_sounddevice_or_portaudio_the_command_is_named(monkeypatch, tmp_
     monkeypatch.delitem(sys.modules, "sounddevice")
     monkeypatch.syspath_prepend(tmp_path)
     assert "libportaudio2" in str(ask(tmp_path, "--mic", "--seconds", "0.2").exception)
+
+
+def test_an_interrupted_answer_leaves_no_thread_in_torch(model, question, monkeypatch):
+    asked = []
+
+    def interrupted(talker, *_):
+        asked.append(talker)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("salad.cli.asking._answer", interrupted)
+    assert ask(model, question).exit_code == 130
+    assert not asked[0].engine.alive

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from salad.files import folder_atomic, open_atomic, settle, sweep, write_atomic
+from salad.errors import DataError
+from salad.files import folder_atomic, open_atomic, read_jsonl, settle, sweep, write_atomic
 
 
 def filled(folder, text):
@@ -102,3 +103,14 @@ def test_what_dead_processes_left_is_swept_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("")
     sweep(tmp_path)
     assert names(tmp_path) == [f".tmp-{living}-theirs", ".tmp-other", "kept"]
+
+
+def test_a_line_that_is_not_utf8_is_one_sentence(tmp_path):
+    (tmp_path / "texts.jsonl").write_bytes(b'{"id": "a"}\n{"id": "caf\xe9"}\n')
+    with pytest.raises(DataError, match=r"texts\.jsonl:2 is not UTF-8 .*byte 11 of the line.*convert it"):
+        read_jsonl(tmp_path / "texts.jsonl")
+
+
+def test_lines_end_at_newlines_alone(tmp_path):
+    (tmp_path / "texts.jsonl").write_bytes('{"id": "a\u2028b"}\r\n\n{"id": "c"}'.encode())
+    assert [row["id"] for row in read_jsonl(tmp_path / "texts.jsonl")] == ["a\u2028b", "c"]

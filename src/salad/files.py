@@ -156,16 +156,20 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         MissingFileError: no such file.
-        DataError: a line is not a JSON object; says which.
+        DataError: a line is not a JSON object, or not UTF-8; says which.
     """
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist.")
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}:{number} is not UTF-8 ({error.reason} at byte {error.start} of the line); convert it first."
+            ) from error
         except ValueError as error:
             raise DataError(f"{path}:{number} is not readable as JSON ({error}).") from error
         if not isinstance(row, dict):

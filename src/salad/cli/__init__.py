@@ -39,11 +39,13 @@ from salad.cli import (  # noqa: F401  (each adds its verbs to the app)
     using,
     voices,
 )
-from salad.cli.options import app, is_main_process, num_processes, stop
+from salad.cli.options import app, is_main_process, num_processes, stop, write_what_the_terminal_can
 from salad.errors import InterruptedRunError, SaladError
 from salad.interrupts import TERMINATED, end_on_sigterm
 
 INTERRUPTED = 130
+# What these verbs had done is not kept, so there is nothing to go on from.
+BEGIN_ANEW = frozenset({"ask", "chat", "doctor", "explain", "law", "plan", "serve", "show", "stats", "steps", "voices"})
 ENDED_BY = {INTERRUPTED: "Interrupted", TERMINATED: "Stopped by SIGTERM"}  # 130 is what typer makes of Ctrl-C
 
 
@@ -53,6 +55,7 @@ def main() -> None:
     # which makes a machine that is also busy elsewhere tens of times slower. Read when torch is first loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     end_on_sigterm()
+    write_what_the_terminal_can()
     try:
         app()
     except InterruptedRunError as error:
@@ -61,7 +64,8 @@ def main() -> None:
         stop(str(error))
     except SystemExit as end:
         if end.code in ENDED_BY and is_main_process():
-            print(f"\n{ENDED_BY[end.code]}; the same command goes on from here.", file=sys.stderr)
+            on = "" if BEGIN_ANEW.intersection(sys.argv[1:2]) else "; the same command goes on from here"
+            print(f"\n{ENDED_BY[end.code]}{on}.", file=sys.stderr)
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,28 +76,28 @@ def ask(
 
     sampling = Sampling(TEMPERATURE, TOP_K, seed=seed) if sample else Sampling()
     talker = Talker.load(model, asr, continue_text=continue_text, max_rows=1)
-    questions: list[Speech | SaladError | None] = [clip for _, clip in read]
-    live: dict[str, Prompt] = {}
-    if microphone is not None:
-        spoken, live_prompt = recorded(talker, microphone, seconds, prompt)
-        questions.append(spoken)
-        live = {spoken.id: live_prompt} if live_prompt is not None else {}
-    rows: list[dict[str, Any]] = []
-    for number, one in enumerate(questions or [None]):
-        if isinstance(one, SaladError):  # it was told before
-            rows.append(_refused(read[number][0], one))
-            continue
-        if len(questions) > 1 and one is not None and not as_json:
-            print(f"{one.id}:")
-        heard = None if one is None else live.get(one.id)
-        try:
-            rows.append(_answer(talker, one, heard, prompt, max_tokens, sampling, text, as_json))
-        except SaladError as error:
-            if len(questions) < 2 or one is None:
-                raise
-            warn(f"{one.id}: {error}")
-            rows.append(_refused(one.id, error))
-    talker.close()
+    with closing(talker):  # Ctrl-C too: a thread inside torch at the interpreter's end aborts the process
+        questions: list[Speech | SaladError | None] = [clip for _, clip in read]
+        live: dict[str, Prompt] = {}
+        if microphone is not None:
+            spoken, live_prompt = recorded(talker, microphone, seconds, prompt)
+            questions.append(spoken)
+            live = {spoken.id: live_prompt} if live_prompt is not None else {}
+        rows: list[dict[str, Any]] = []
+        for number, one in enumerate(questions or [None]):
+            if isinstance(one, SaladError):  # it was told before
+                rows.append(_refused(read[number][0], one))
+                continue
+            if len(questions) > 1 and one is not None and not as_json:
+                print(f"{one.id}:")
+            heard = None if one is None else live.get(one.id)
+            try:
+                rows.append(_answer(talker, one, heard, prompt, max_tokens, sampling, text, as_json))
+            except SaladError as error:
+                if len(questions) < 2 or one is None:
+                    raise
+                warn(f"{one.id}: {error}")
+                rows.append(_refused(one.id, error))
     if as_json:
         print_json(rows[0] if len(rows) == 1 else rows)
     if any("error" in row for row in rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -80,9 +81,16 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
+def write_what_the_terminal_can() -> None:
+    """Let a letter that stdout's encoding lacks, or a file's name in another, be written escaped, as stderr does it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def print_json(value: Any) -> None:
-    """A result as indented JSON."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    """A result as indented JSON, in ASCII where stdout is not in UTF-8."""
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    print(json.dumps(value, ensure_ascii=ascii_only, indent=1))
 
 
 def print_result(value: Any, as_json: bool) -> None:

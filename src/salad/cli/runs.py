@@ -19,7 +19,7 @@ from salad.cli.options import (
     quiet,
     run_folder,
 )
-from salad.errors import RecipeError
+from salad.errors import MissingFileError, RecipeError
 
 
 @app.command()
@@ -143,6 +143,11 @@ def report(
     from salad.report.page import write_report
 
     page = out or folder / "report.html"
+    if not (folder / "results.json").is_file() and not (folder / NAME).is_file():
+        raise MissingFileError(
+            f"{folder} holds neither results.json, which 'salad run' writes at its end, nor {NAME} of 'salad measure'; "
+            "name a folder with one of them."
+        )
     if (folder / NAME).is_file() and not (folder / "results.json").is_file():
         if measured:
             raise RecipeError(f"{folder} is itself a measurement; --measured goes with a run's folder.")

@@ -74,7 +74,9 @@ def speak(
     goes on where it stopped; another --voice, or another condition, adds to DIR.
 
     salad speak openbookqa --items openbookqa.jsonl --voice piper-joe --voice flite:slt --check --out spoken/openbookqa
+
     salad speak openbookqa --speed 0.8 --speed 1.25 --noise-snr-db 10 --telephone --out spoken/openbookqa
+
     salad speak sd_qa --from hub --out spoken/sd_qa
     """
     if items is not None:

@@ -34,7 +34,11 @@ def voices(
     if say is not None:
         if out is None or out.suffix.lower() not in (".wav", ".flac"):
             raise RecipeError("--say needs --out FILE.wav or FILE.flac to write to.")
+        if out.is_dir():
+            raise RecipeError(f"--out {out} is a folder; name a file in it, e.g. {out / 'said.wav'}.")
         return _say(say, voice, out, speed, semitones, device, as_json)
+    if out is not None:
+        raise RecipeError("--out is where --say speaks to; give --say TEXT with it.")
     from salad.synthesize.voices.catalogue import catalogue
 
     entries = sorted((entry for entry in catalogue() if entry.ready or not ready), key=lambda entry: not entry.ready)

@@ -19,7 +19,7 @@ from scipy.optimize import brentq
 from scipy.stats import f as central_f
 from scipy.stats import ncf
 
-from salad.errors import DataError
+from salad.errors import DataError, MissingFileError
 from salad.files import read_json
 from salad.measure.statistics import LEVEL, Estimate
 
@@ -128,6 +128,8 @@ def explain_runs(paths: Sequence[Path]) -> ExplainedRuns:
     seen: dict[str, str] = {}
     for path in paths:
         file = path / "results.json" if path.is_dir() else path
+        if not file.is_file():
+            raise MissingFileError(f"{file} does not exist; name a run that 'salad run' has brought to its end.")
         tree = read_json(file)
         try:
             alike = f"{_policy(tree)}, {tree['conditions']['broad']}, {tree['task']}"

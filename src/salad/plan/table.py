@@ -32,6 +32,8 @@ def number(value: float) -> str:
 
 def hours(value: float) -> str:
     """Seconds, minutes, hours or days."""
+    if 0 < 3600 * value < 0.5:
+        return "under 1 s"
     if value < 1 / 60:
         return f"{3600 * value:.0f} s"
     if value < 1:
@@ -106,7 +108,7 @@ def _stage(found: dict[str, Any]) -> list[str]:
     if found["natural_speech_epochs"] is not None:
         rows.append(_row("  times through the natural speech", f"{found['natural_speech_epochs']:.2f}"))
     rows += [
-        _row("  model FLOPs a step", number(found["flops_per_step"])),
+        _row("  model FLOPs a step", f"{found['flops_per_step']:.3g}"),
         _row("  model FLOPs in all", f"{found['flops']:.3g}"),
     ]
     if "own_tokens" in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from salad.errors import RecipeError
@@ -20,5 +21,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise RecipeError(f"{host}:{port} can't be listened on ({error.strerror}); choose another --port.") from error
+        unknown = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        remedy = "give a --host of this machine" if unknown else "choose another --port"
+        raise RecipeError(f"{host}:{port} can't be listened on ({error.strerror}); {remedy}.") from error
     return listener
