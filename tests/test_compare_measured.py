@@ -8,13 +8,14 @@ import json
 
 import pytest
 
-from reported import estimate, measurement
+from reported import estimate, full, measurement
 from salad.report.compare_figures import MAX_SHOWN, nats_rows
 from salad.report.compare_given import unlike, unlike_table, what_was_given
 from salad.report.compare_page import compare_page
 from salad.report.compare_tables import METRICS, Side, side_table
 from salad.report.downloads import csv_text
 from salad.report.measured import Measured
+from salad.report.results import parse_results
 from salad.report.svg import drawing_style
 from salad.sides import compare_sides
 from test_compare import answers, scores, write
@@ -121,3 +122,15 @@ def test_folders_of_measurements_are_compared_and_drawn(tmp_path, monkeypatch, s
     assert "did not hear the same speech" not in text
     assert "M only of the same speech." in text
     assert "Each run at the last stage" not in text
+
+
+def test_corpora_of_one_name_are_all_listed():
+    sides = []
+    for letter, more in (("A", 900), ("B", 901)):
+        value = full()
+        first = value["bill"][0]["sources"][0]
+        value["bill"][0]["sources"].insert(0, first | {"num_items": more})
+        sides.append(Side(letter, letter, letter, results=parse_results(value)))
+    [row] = [row for row in unlike_table(sides) if row[0].startswith("data: ")]
+    drawn = f"{first['num_items']:,} items, {first['num_sequences']:,} sequences"
+    assert row[1:] == [f"{more} items, {first['num_sequences']:,} sequences; {drawn}" for more in (900, 901)]

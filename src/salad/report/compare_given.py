@@ -105,7 +105,8 @@ def _given(results: Results) -> dict[str, str]:
     for part in results.bill:
         for source in part.sources:
             what = f"data: {titled(part.stage, part.taken_over_from)}, {source.name}"
-            found[what] = f"{source.num_items:,} items, {source.num_sequences:,} sequences"
+            drawn = f"{source.num_items:,} items, {source.num_sequences:,} sequences"
+            found[what] = f"{found[what]}; {drawn}" if what in found else drawn  # two corpora may have one name
     return found | {f"trained on: {ARM_TITLES.get(key, key)}": str(where) for key, where in results.trained_on.items()}
 
 
