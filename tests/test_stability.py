@@ -7,6 +7,7 @@ from scipy.stats import spearmanr
 from salad.measure.divergence_by_item import ItemScores
 from salad.select.probe import ProbeItem, probe_clusters
 from salad.select.stability import (
+    _halves,
     lengthening,
     partial_rank_correlation,
     rank_correlation,
@@ -87,6 +88,22 @@ def test_small_and_odd_probes_are_dealt_into_halves(per_cluster):
     assert exact.reliability == pytest.approx(1.0)
     assert exact.probes_wanted == 2
     assert exact.probes == per_cluster
+
+
+def test_halves_share_no_text_and_are_of_one_size():
+    counts, clusters = np.array([2.0, 1, 4, 3, 1, 2, 2]), np.array([1, 0, 1, 0, 0, 1, 1])  # three texts and four
+    values = np.array([8.0, 1, 16, 2, 4, 32, 64])
+    seen = set()
+    for seed in range(50):
+        own = np.random.default_rng(seed)
+        halves = _halves(values * counts, counts, clusters, np.array([3, 4]), own)
+        seen.add(tuple(half[0] for half in halves))
+        pairs = [
+            {(counts[list(two)] * values[list(two)]).sum() / counts[list(two)].sum() for two in (a, b)}
+            for a, b in (((0, 2), (5, 6)), ((0, 5), (2, 6)), ((0, 6), (2, 5)))
+        ]
+        assert any(sorted(half[1] for half in halves) == pytest.approx(sorted(pair)) for pair in pairs)
+    assert seen == {(a, b) for a in (1.0, 2.0, 4.0) for b in (1.0, 2.0, 4.0) if a != b}  # one text each, one in neither
 
 
 def test_clusters_of_one_probe_are_not_ranked():
