@@ -42,13 +42,19 @@ Found = Mapping[str, Sequence[Measured]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came out: the effect that decides, a word for it, a sentence, and whatever else belongs to the claim."""
+    """What came out: the effect that decides, a word for it, a sentence, and whatever else belongs to the claim.
+
+    `parts` are those of a claim that says several things, each with its own verdict; `decided_by` is then the one whose
+    effect this is.
+    """
 
     verdict: str
     effect: Effect
     unit: str
     sentence: str
     more: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+    decided_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +120,9 @@ class Claim:
             "low": verdict.effect.low,
             "high": verdict.effect.high,
             "unit": verdict.unit,
-            "effect_is": self.effect,
+            "effect_is": verdict.decided_by or self.effect,
             "sentence": verdict.sentence,
+            "parts": verdict.parts,
             "seeds": list(seeds),
             "by_seed": list(verdict.effect.by_seed),
             "items": verdict.effect.items,
@@ -144,7 +151,9 @@ class Claim:
             else:
                 arms_in_rows(axes, found, *self.plotted)
             axes.spines[["top", "right"]].set_visible(False)
-            figure.suptitle(f"{verdict.verdict}: {self.effect}\n{verdict.effect} {verdict.unit}", fontsize=9)
+            figure.suptitle(
+                f"{verdict.verdict}: {verdict.decided_by or self.effect}\n{verdict.effect} {verdict.unit}", fontsize=9
+            )
             drawn = io.StringIO()
             figure.savefig(drawn, format="svg", metadata={"Date": None})
         write_atomic(path, drawn.getvalue())
@@ -162,8 +171,17 @@ class Claim:
 
 def judged(effect: Effect, unit: str, sentence: str, more: Mapping[str, Any] | None = None) -> Verdict:
     """The rule for all claims: the interval above 0, below 0, or around it."""
-    verdict = REPRODUCED if effect.above else NOT if effect.below else CANT_TELL
-    return Verdict(verdict, effect, unit, sentence, dict(more or {}))
+    return Verdict(word_for(effect), effect, unit, sentence, dict(more or {}))
+
+
+def word_for(effect: Effect) -> str:
+    """An effect's verdict."""
+    return REPRODUCED if effect.above else NOT if effect.below else CANT_TELL
+
+
+def weakest(parts: Mapping[str, str]) -> str:
+    """The part that a claim of several parts stands or falls with: one that is not so, else one that can't be told."""
+    return next(name for word in (NOT, CANT_TELL, REPRODUCED) for name, verdict in parts.items() if verdict == word)
 
 
 def cost(found: Found) -> dict[str, float]:

@@ -37,6 +37,8 @@ def page(text: str, results: dict[str, dict[str, Any]]) -> str:
             "",
             f"**{found['verdict'].capitalize()}.** {found['sentence']}",
         ]
+        if found.get("parts"):
+            parts += ["", *(f"- {part}: {_effect(found, part)}{word}" for part, word in found["parts"].items())]
         parts += ["", f"![{name}: {found['effect_is']}](results/{name}.svg)", "", *_arms(found)]
         parts += ["", f"`{found['command']}`"]
     left = [name for name in CLAIMS if name not in results]
@@ -44,6 +46,12 @@ def page(text: str, results: dict[str, dict[str, Any]]) -> str:
         parts += ["", f"Not run yet: {', '.join(left)}."]
     made = "\n".join([*rows, *parts])
     return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{made}\n{END}", text, flags=re.DOTALL)
+
+
+def _effect(found: dict[str, Any], part: str) -> str:
+    """The effect of a part of a claim, where it has one."""
+    own = found["more"].get("effects", {}).get(part)
+    return f"{own['value']:+.3f} [{own['low']:+.3f}, {own['high']:+.3f}], " if own else ""
 
 
 def _arms(found: dict[str, Any]) -> list[str]:

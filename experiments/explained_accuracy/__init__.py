@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import broad_domain, distillation_law
 from experiments.arms import SEEDS
-from experiments.claim import CANT_TELL, NOT, REPRODUCED, Claim, Found, Verdict
+from experiments.claim import CANT_TELL, NOT, REPRODUCED, Claim, Found, Verdict, weakest
 from experiments.effects import Effect, accuracy, forgetting, misalignment, per_token
 from experiments.lab import Arm
 from salad.errors import DataError
@@ -23,7 +23,7 @@ def arms(seed: int) -> dict[str, Arm]:
 
 
 def judge(found: Found) -> Verdict:
-    """Partial R² of M for accuracy on speech decides, if more M goes with less accuracy."""
+    """Partial R², where more nats go with less accuracy; that of M for accuracy on speech is the effect shown."""
     every = [one for several in found.values() for one in several]
     predictors = {
         "misalignment": [per_token(one, misalignment) for one in every],
@@ -41,15 +41,29 @@ def judge(found: Found) -> Verdict:
         return Verdict(CANT_TELL, nothing, "partial R²", own["none"], more)
     partial, slope = own["predictors"]["misalignment"]["partial_r2"], own["predictors"]["misalignment"]["slope"]
     effect = Effect(partial["value"], partial["low"], partial["high"], len(every), ())
-    text = more["text"].get("predictors", {}).get("forgetting", {}).get("partial_r2", {}).get("value")
-    told = "can't be fitted" if text is None else f"{text:.2f}"
+    text = more["text"].get("predictors", {}).get("forgetting")
+    of_text = f"{_interval(text['partial_r2'])} (slope {text['slope']:+.3f})" if text else "can't be fitted"
     sentence = (
-        f"Over {len(every)} runs M explains {partial['value']:.2f} [{partial['low']:.2f}, {partial['high']:.2f}] of "
-        f"what F leaves of accuracy on speech (slope {slope:+.3f} a nat; leave-one-out R² "
-        f"{own['leave_one_out_r2']:.2f}); F of what M leaves of accuracy on text: {told}."
+        f"Over {len(every)} runs M explains {_interval(partial)} of what F leaves of accuracy on speech (slope "
+        f"{slope:+.3f} a nat; leave-one-out R² {own['leave_one_out_r2']:.2f}); F, of what M leaves of accuracy on "
+        f"text: {of_text}."
     )
-    verdict = CANT_TELL if partial["low"] <= 0 else REPRODUCED if slope < 0 else NOT
-    return Verdict(verdict, effect, "partial R²", sentence, more)
+    parts = {
+        "M predicts accuracy on speech": _word(own["predictors"]["misalignment"]),
+        "F predicts accuracy on text": _word(text) if text else CANT_TELL,
+    }
+    return Verdict(parts[weakest(parts)], effect, "partial R²", sentence, more, parts)
+
+
+def _word(predictor: dict[str, Any]) -> str:
+    """A predictor that explains something, and in the direction that is claimed: more nats, less accuracy."""
+    if predictor["partial_r2"]["low"] <= 0:
+        return CANT_TELL
+    return REPRODUCED if predictor["slope"] < 0 else NOT
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
 
 
 def draw(axes: Axes, found: Found) -> None:
