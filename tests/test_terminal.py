@@ -13,8 +13,9 @@ import typer
 
 from salad.cli import app
 from salad.cli.options import print_json
-from salad.errors import MissingFileError, RecipeError
+from salad.errors import DataError, MissingFileError, RecipeError
 from salad.serve.address import bind
+from salad.speech.prepared import read_info
 
 STDOUT_IS_ASCII = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
 WRITES = """
@@ -87,3 +88,9 @@ def test_examples_of_a_verb_stand_on_lines_of_their_own():
     for name, verb in typer.main.get_command(app).commands.items():
         for paragraph in (verb.help or "").split("\n\n"):
             assert not re.search(rf"^salad {name}\b(?!;).*[^;:`'] salad ", " ".join(paragraph.split())), name
+
+
+def test_a_damaged_info_of_a_prepared_folder_is_named(tmp_path):
+    (tmp_path / "info.json").write_bytes(b'{"corpus": "caf\xe9"}')
+    with pytest.raises(DataError, match=r"info\.json is not readable as JSON"):
+        read_info(tmp_path)

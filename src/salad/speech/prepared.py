@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from salad.errors import AlignmentError, DataError, MissingFileError
-from salad.files import open_atomic, write_atomic
+from salad.files import open_atomic, read_json, write_atomic
 from salad.tally import Kinds
 
 if TYPE_CHECKING:  # Lhotse brings PyTorch along: only who holds cuts pays for it
@@ -157,9 +157,13 @@ def read_cuts(folder: Path) -> list[MonoCut]:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """What `info.json` of a prepared folder says; empty when there is none."""
+    """What `info.json` of a prepared folder says; empty when there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
     path = folder / "info.json"
-    info: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    info: dict[str, Any] = read_json(path) if path.is_file() else {}
     return info
 
 
