@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import time
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -211,6 +212,22 @@ def test_an_error_in_a_worker_is_the_one_sentence(tmp_path, num_workers):
     with pytest.raises(CheckpointError, match=r"^\S*enc\.000000\.tar ends within the frames of 'u\d'; run 'salad"):
         list(loader(stream, 0, 3, num_workers=num_workers))
     assert ended()
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_step_of_many_windows_is_one_open_file(sources):
+    """A tensor that leaves a process is one; what a worker can't send for want of them is waited for for ever."""
+    stream = stream_of(sources, batch_sequences=48)
+    before = open_files()
+    made = loader(stream, 0, 2, num_workers=1)
+    batches = next(made)
+    assert len(batches) > 8
+    assert same(batches, stream.batches(0))
+    assert open_files() < before + 8 + len(batches)  # some are the loader's own
+    made.close()
 
 
 def test_too_many_ranks_for_a_step_are_refused(sources):

@@ -23,6 +23,7 @@ from salad.interleave.batch import Batch, collate
 from salad.interleave.builder import SequenceBuilder
 from salad.interleave.mix import Mix
 from salad.interleave.packing import pack
+from salad.interleave.parcel import Parcel
 from salad.interleave.sequence import MixedSequence
 from salad.interleave.utterances import SpeechCorpus, Utterance, feature_lookup
 from salad.interrupts import leave_signals_to_parent
@@ -173,6 +174,10 @@ def _as_it_is(batches: list[Batch] | SaladError) -> list[Batch] | SaladError:
     return batches
 
 
+def _to_send(batches: list[Batch] | SaladError) -> Parcel | SaladError:
+    return batches if isinstance(batches, SaladError) else Parcel.of(batches)
+
+
 def loader(
     stream: Stream, first_step: int, last_step: int, rank: int = 0, world: int = 1, num_workers: int = 0
 ) -> Iterator[list[Batch]]:
@@ -190,7 +195,7 @@ def loader(
             batch_size=None,
             sampler=range(first_step, last_step),
             num_workers=num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_to_send if num_workers else _as_it_is,
             worker_init_fn=leave_signals_to_parent,
             prefetch_factor=STEPS_AHEAD if num_workers else None,
         )
@@ -199,7 +204,7 @@ def loader(
         for batches in made:
             if isinstance(batches, SaladError):
                 raise batches
-            yield batches
+            yield batches.opened() if isinstance(batches, Parcel) else batches
     finally:
         del made  # ends the workers
 
