@@ -14,6 +14,7 @@ from salad.cli import app
 from salad.recipe import load_recipe
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4"}
+SLURM |= {"SLURM_CPUS_PER_TASK": "64"}
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def slurm(tmp_path):
     """Stand-ins for Slurm's commands that write down how they were called; srun runs its command."""
     calls = tmp_path / "calls"
     for name, does in {
-        "srun": '"${@:2}" & echo $! > ' + f"{tmp_path}/task; wait $!",
+        "srun": f'echo "$SRUN_CPUS_PER_TASK" > {tmp_path}/cpus; "${{@:2}}" & echo $! > {tmp_path}/task; wait $!',
         "scontrol": '[ "$1" = show ] && printf "node-1\\nnode-2\\n"; exit 0',
         "scancel": f'kill -"${{1#--signal=}}" "$(cat {tmp_path}/task)"',
     }.items():
@@ -75,6 +76,12 @@ def test_torchrun_and_salad_have_what_it_passes_on(script, slurm, repo):
     context = get_command(app).commands[verb].make_context(verb, rest)
     assert context.params["out"].as_posix() == "/shared/a run"
     assert load_recipe(repo / context.params["recipe"], tuple(context.params["settings"])).engine.parallel == "fsdp"
+
+
+def test_the_processes_of_a_machine_get_all_cores_that_were_asked_for(script, slurm):
+    """srun does not read SLURM_CPUS_PER_TASK since Slurm 22.05: eight processes would share one core."""
+    assert start(script, slurm, "exit 0").wait(60) == 0
+    assert (slurm / "cpus").read_text() == "64\n"
 
 
 def test_what_its_comments_name_is_there(script, repo):

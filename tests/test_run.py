@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from salad import marks
 from salad.assets import digest_of
@@ -202,6 +205,31 @@ def test_what_was_trained_is_set_aside_and_not_deleted(tmp_path: Path) -> None:
         f"WARNING: what stage had trained before is kept in {tmp_path}/set_aside/stage-{n}; delete it if you can."
         for n in (1, 2)
     ]
+
+
+class Part:
+    """Of a sharded model: it knows the others, so that only a garbage collection frees it."""
+
+    def __init__(self) -> None:
+        self.whole = self
+
+
+def test_memory_of_a_training_is_let_go_before_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[weakref.ref[Part]] = []
+    given_back: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(parts[-1]() is None))
+
+    def train(run: Run, progress: Progress) -> dict[str, Any]:
+        parts.append(weakref.ref(Part()))
+        return {}
+
+    stage = Step("stage", "", ("stage_one",), (), ("stage",), 1, train, collective=True)
+    gc.disable()
+    try:
+        execute(Run(recipe(), tmp_path), (stage,), None, announce, lambda *_: None)
+    finally:
+        gc.enable()
+    assert given_back == [True]  # freed first, or the cache would keep it
 
 
 def test_a_step_that_is_cut_off_while_its_outputs_are_deleted_is_not_done(

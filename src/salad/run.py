@@ -11,6 +11,7 @@ and writes it down; the others wait, and join it in the steps that are collectiv
 from __future__ import annotations
 
 import fcntl
+import gc
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
+
+import torch
 
 from salad.errors import RecipeError, SaladError
 from salad.files import sweep, write_atomic
@@ -239,6 +242,7 @@ def _work(run: Run, step: Step, now: Dependences, progress: Progress, others: _O
             clock.stop()
         raise
     if step.collective:
+        _let_go()
         report |= {"ranks": run.ranks.as_json(run.recipe.engine.parallel)}
     mark.finish(clock.seconds, report)
     return report, clock.seconds
@@ -294,6 +298,16 @@ def _follow(run: Run, steps: Sequence[Step]) -> None:
         name, key = word
         _check_storage(run, named[name], key)
         named[name].work(run, _unseen)
+        _let_go()
+
+
+def _let_go() -> None:
+    """Free what a training leaves: FSDP2's modules hold each other, and torch the GPU's memory, which others need, too.
+
+    The next stage has a model and an optimizer of its own; a recognizer in CTranslate2 gets nothing of torch's cache.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing where there is no GPU
 
 
 def _unseen(done: int, total: int, note: str = "") -> None:

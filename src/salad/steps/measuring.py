@@ -41,31 +41,32 @@ def measure_step(*arms: str) -> Any:
         left_out: list[dict[str, Any]] = []
         own = [arm for arm in arms if arm != "untrained" or run.recipe.stage_one.start is None]
         for arm in own:
-            path = run.path("measured", f"{arm}.json")
-            student = SpeechLM.from_pretrained(_model_of(run, arm), device_map=run.ranks.device)
-            builder = _builder(run, student)
-            held_out, left_out = _held_out(run, builder)
-            if path.is_file():
-                continue
-
-            def tell(done: int, total: int, note: str, arm: str = arm) -> None:
-                progress(done, total, f"{arm}: {note}")
-
-            rows = measure_arm(
-                student,
-                teacher_for(student),
-                builder,
-                held_out,
-                run.recipe.measure,
-                run.recipe.seed,
-                tell,
-            )
-            if "untrained" in arms and arm == own[0]:
-                _measure_text_llm(run, student, builder, held_out.items)
-            write_json(path, rows.as_json())
+            left_out = _measure(run, arm, progress, beside="untrained" in arms and arm == own[0])
         return {"rejected": left_out if "untrained" in arms else []}
 
     return work
+
+
+def _measure(run: Run, arm: str, progress: Progress, beside: bool) -> list[dict[str, Any]]:
+    """Measure an arm that is not measured yet, `beside` it the text LLM; what the policy can't use of the held-out.
+
+    Its models are gone when this ends: with the next arm's they might not fit on a GPU.
+    """
+    path = run.path("measured", f"{arm}.json")
+    student = SpeechLM.from_pretrained(_model_of(run, arm), device_map=run.ranks.device)
+    builder = _builder(run, student)
+    held_out, left_out = _held_out(run, builder)
+    if path.is_file():
+        return left_out
+
+    def tell(done: int, total: int, note: str) -> None:
+        progress(done, total, f"{arm}: {note}")
+
+    rows = measure_arm(student, teacher_for(student), builder, held_out, run.recipe.measure, run.recipe.seed, tell)
+    if beside:
+        _measure_text_llm(run, student, builder, held_out.items)
+    write_json(path, rows.as_json())
+    return left_out
 
 
 def measure_again(run: Run, model: Path) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from salad.files import write_jsonl
 from salad.interleave.utterances import Utterance
 from salad.natural_speech import aligned_folders, held_out_speech, training_speech
+from salad.ranks import Ranks
 from salad.ray_workers import fan_out
 from salad.run import Progress, Run, report_of
 from salad.select.budget import pace_of
@@ -37,8 +41,14 @@ def run_stage_one(run: Run, progress: Progress) -> dict[str, Any]:
         rejected = []
     else:
         rejected = stage_one(run.recipe, human, mix, watched, dim, hz, out, progress, run.ranks)
-    seconds = sum(utterance.words[-1].end_s for corpus in human for utterance in corpus)
-    return {"human_s": seconds, "rejected": reasons("Stage I sequences", rejected)}
+    return {"human_s": _spoken_s(human, run.ranks), "rejected": reasons("Stage I sequences", rejected)}
+
+
+def _spoken_s(corpora: Sequence[Sequence[Utterance]], ranks: Ranks) -> float:
+    """Seconds of all utterances up to their last word, each read by one of the ranks: of millions it takes minutes."""
+    own = (corpus[index] for corpus in corpora for index in range(ranks.rank, len(corpus), ranks.world))
+    here = sum(utterance.words[-1].end_s for utterance in own)
+    return float(ranks.total(torch.tensor([here], dtype=torch.float64)))
 
 
 def probe_step(*models: str) -> Any:
