@@ -8,6 +8,7 @@ Nothing heavy is imported here: every worker would pay for it.
 from __future__ import annotations
 
 import multiprocessing
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -89,6 +90,15 @@ def answer_all(
     finally:
         for worker in [*idle, *(worker for worker, _ in busy.values())]:
             worker.end()
+
+
+def gpu_of_worker(num_gpus: int) -> int | None:
+    """Which of a machine's GPUs this process takes as a worker of `answer_all`; None if it is none.
+
+    They are dealt out in turn. A worker of a Ray cluster sees those alone that it was given.
+    """
+    number = re.fullmatch(r"SpawnProcess-(\d+)", multiprocessing.current_process().name)
+    return (int(number[1]) - 1) % num_gpus if number and num_gpus else None
 
 
 class _Worker:

@@ -12,6 +12,7 @@ import numpy as np
 
 from salad.assets import resolve
 from salad.errors import AssetError
+from salad.workers import gpu_of_worker
 
 BATCH = 64
 Device = Literal["auto", "cpu", "cuda"]
@@ -100,16 +101,13 @@ def device_for(device: Device) -> str:
     Raises:
         AssetError: "cuda" where there is none.
     """
-    import multiprocessing
-
     import torch
 
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
         raise AssetError("--device cuda: torch sees no GPU here; use --device cpu, or install torch for CUDA.")
-    number = re.search(r"-(\d+)$", multiprocessing.current_process().name)  # SpawnProcess-3
-    return f"cuda:{(int(number[1]) - 1) % torch.cuda.device_count() if number else 0}"
+    return f"cuda:{gpu_of_worker(torch.cuda.device_count()) or 0}"
 
 
 def embedder_folder(name: str) -> Path:

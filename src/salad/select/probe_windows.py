@@ -28,6 +28,7 @@ from salad.interleave.utterances import SpeechCorpus, feature_lookup
 from salad.measure.divergence_by_item import ItemDivergence, ItemScores, scores_by_item
 from salad.measure.misalignment import HeardAndSwapped, batches_of, misalignment_by_item
 from salad.model.config import SpeechLMConfig
+from salad.model.encoders.speech_encoder import torch_device
 from salad.model.features import encoder_folder
 from salad.model.llm import document_mark, load_tokenizer
 from salad.model.speech_lm import SpeechLM
@@ -184,7 +185,7 @@ def _windows(hearing: Hearing, builder: SequenceBuilder, usable: SpeechCorpus) -
 def _measurer(hearing: Hearing) -> Callable[[Window], Any]:
     """Loads the model once; hears windows, and answers with plain data."""
     torch.set_num_threads(hearing.threads)
-    student = SpeechLM.from_pretrained(hearing.model, device_map="auto")
+    student = SpeechLM.from_pretrained(hearing.model, device_map=torch_device("auto"))
     teacher, builder, corpus = teacher_for(student), hearing.builder(), hearing.corpus()
 
     def measure(window: Window) -> Any:

@@ -31,6 +31,7 @@ from salad.assets import digest_of
 from salad.errors import AlignmentError, AssetError
 from salad.speech.aligner import RATE_HZ, PlacedWord, check_room, in_words, spread
 from salad.speech.audio import Samples
+from salad.workers import gpu_of_worker
 
 MAX_CELLS = 1 << 30
 """Frames × states of one alignment, one byte each: about 14 minutes of speech at 50 Hz and 15 characters a second."""
@@ -64,6 +65,8 @@ class CtcAligner:
         torch.set_num_threads(threads)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda":
+            device = f"cuda:{gpu_of_worker(torch.cuda.device_count()) or 0}"
         try:
             self.model = AutoModelForCTC.from_pretrained(model).to(device).eval()
             tokenizer = AutoTokenizer.from_pretrained(model)

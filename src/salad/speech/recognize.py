@@ -33,6 +33,7 @@ from salad.speech.aligner import RATE_HZ, PlacedWord, check_room, spread
 from salad.speech.audio import Samples
 from salad.speech.time import samples as to_samples
 from salad.speech.windows import quiet_windows, share_words, speech_span
+from salad.workers import gpu_of_worker
 
 if TYPE_CHECKING:
     import ctranslate2
@@ -198,18 +199,22 @@ class Recognizer:
 
 
 def load_whisper(folder: Path, threads: int, compute_type: str, device: str) -> WhisperModel:
-    """faster-whisper's model from a local folder; nothing is fetched.
+    """faster-whisper's model from a local folder; nothing is fetched. Worker processes share out the GPUs.
 
     Raises:
         AssetError: a file is missing, or CTranslate2 can't read the model.
     """
+    import ctranslate2
     from faster_whisper import WhisperModel
 
     missing = [name for name in ("model.bin", "config.json", "tokenizer.json") if not (folder / name).is_file()]
     if missing:
         raise AssetError(f"{folder} is not a CTranslate2 Whisper model: {', '.join(missing)} missing.")
+    gpu = 0 if device == "cpu" else gpu_of_worker(ctranslate2.get_cuda_device_count()) or 0
     try:
-        return WhisperModel(str(folder), device=device, compute_type=compute_type, cpu_threads=threads)
+        return WhisperModel(
+            str(folder), device=device, device_index=gpu, compute_type=compute_type, cpu_threads=threads
+        )
     except (RuntimeError, ValueError) as error:
         raise AssetError(f"{folder} can't be loaded as a Whisper model ({error}).") from error
 

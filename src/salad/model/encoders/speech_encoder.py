@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from salad.errors import AssetError, AudioError
 from salad.speech.audio import Samples
+from salad.workers import gpu_of_worker
 
 if TYPE_CHECKING:
     import torch
@@ -127,10 +128,12 @@ def refuse_empty(clips: Sequence[Samples], at_least: int = 1) -> None:
 
 
 def torch_device(device: str) -> torch.device:
-    """The device of that name; "auto" is a GPU when there is one."""
+    """The device of that name; "auto" is a GPU when there is one. Worker processes share out the GPUs."""
     import torch
 
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    named = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    gpu = gpu_of_worker(torch.cuda.device_count()) if named == "cuda" else None
+    return torch.device(named if gpu is None else f"{named}:{gpu}")
 
 
 def compute_dtype(compute_type: str, device: torch.device) -> str:
