@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 import tiny
+from salad.distill.head import check_head
 from salad.distill.teacher import LoraOffTeacher, SeparateTeacher, teacher_for
 from salad.errors import AssetError, AudioError, CheckpointError
 from salad.interleave.builder import SequenceBuilder
@@ -305,3 +307,19 @@ def test_a_spoilt_model_folder_is_refused(tmp_path, llm_on_disk, how, said):
 def test_a_folder_without_an_llm_is_refused(tmp_path):
     with pytest.raises(AssetError, match=r"neither a config\.json nor a \.gguf"):
         llm_folder(str(tmp_path))
+
+
+def test_the_shell_lies_where_the_llm_reads_also_where_it_scales_its_table():
+    """Gemma multiplies what it reads by the root of its width; beside that, speech of the table's norm is nothing."""
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    layers = {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4}
+    sizes = {"vocab_size": tiny.VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "pad_token_id": 0}
+    gemma = Gemma3ForCausalLM(Gemma3TextConfig(**sizes, **heads, **layers)).eval()
+    model = tiny.student("frozen", base=gemma)
+    check_head(model.language_model)
+    with torch.no_grad():
+        read_VH = model.get_input_embeddings()(torch.arange(tiny.VOCABULARY))
+        heard_SPH = model.adapter(torch.randn(2, 8, tiny.ENCODER_DIM))
+    norm = (read_VH - read_VH.mean(0)).norm(dim=-1).mean()
+    assert norm > 3 * (model.table_VH - model.table_VH.mean(0)).norm(dim=-1).mean()
+    torch.testing.assert_close((heard_SPH - read_VH.mean(0)).norm(dim=-1), norm.expand(heard_SPH.shape[:2]))

@@ -117,7 +117,9 @@ class SpeechLM(PreTrainedModel, GenerationMixin):
             torch.manual_seed(seed)
             model = cls(config, language_model=llm)
         if model.adapter.shell is not None:
-            model.adapter.shell.fit(model.table_VH)
+            table = model.get_input_embeddings()
+            with torch.no_grad():  # what is read, which Gemma scales, and not the table
+                model.adapter.shell.fit(table(torch.arange(len(model.table_VH), device=model.table_VH.device)))
         model.eval()
         return model
 
