@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 
 from salad.errors import DataError
 from salad.measure.paired import NUM_BOOTSTRAP, accuracy, expanded_levels, mean_over_items, paired_difference
@@ -200,7 +200,10 @@ def test_the_mean_over_tasks_covers_95_times_in_100():
 def test_the_levels_are_students():
     low, high = expanded_levels([10**7])
     assert (low, high) == pytest.approx((0.025, 0.975), abs=1e-5)
-    assert expanded_levels([20])[0] < 0.02
+    for n in (2, 10, 40):  # resampled means scatter by s √((n − 1)/n) / √n, and are to reach Student's t · s / √n
+        low, high = expanded_levels([n, 900])
+        assert norm.ppf(low) * np.sqrt((n - 1) / n) == pytest.approx(t.ppf(0.025, n - 1), rel=1e-9)
+        assert high == 1 - low
 
 
 def test_values_that_are_all_different_are_resampled_too():
