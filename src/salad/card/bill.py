@@ -138,9 +138,14 @@ def _speech(source: Sequence[Utterance]) -> Bill:
         for own in [licence or info.get("licence")]
     ]
     encoder = read_json(source.store.where / "encoder.json")
+    synthetic = "voice" in info or "voices" in info
+    own_name = folder.resolve().name
+    # Whatever salad speaks is of the corpus "synthesized"; the folder says which of several it is.
+    name = f"{info.get('corpus', 'synthesized')}: {own_name}" if synthetic else info.get("corpus") or own_name
+    speakers = ("voice", "voice_fingerprint") if "voice" in info else ("voices",)
     return {
-        "kind": "synthetic speech" if "voice" in info or "voices" in info else "speech",
-        "name": info.get("corpus") or folder.resolve().name,
+        "kind": "synthetic speech" if synthetic else "speech",
+        "name": name,
         "source": info.get("source"),
         "language": _language(folder / CUTS_NAME),
         "num_items": len(source),
@@ -148,7 +153,7 @@ def _speech(source: Sequence[Utterance]) -> Bill:
         "origins": origins,
         "cuts_sha256": source.cuts.sha256,
         "encoder": {"name": encoder["name"], "fingerprint": encoder["fingerprint"]},
-        **{key: info[key] for key in ("voice", "voice_fingerprint", "selection", "quality") if key in info},
+        **{key: info[key] for key in (*speakers, "selection", "quality") if key in info},
     }
 
 
