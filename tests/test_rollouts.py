@@ -124,6 +124,15 @@ def test_tokens_are_drawn_from_the_softmax():
     assert torch.allclose(seen[:5], wanted, atol=4 * float((wanted * (1 - wanted) / num).sqrt().max()))
 
 
+def test_a_draw_beside_one_finds_a_token() -> None:
+    class Highest:
+        def random(self) -> float:
+            return 1 - 2.0**-53  # the highest there is; as a float32 it is 1
+
+    chosen = _Draw([Highest()], 1.0, 5)(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 7))
+    assert chosen.isfinite().nonzero().tolist() == [[0, 4]]
+
+
 def test_logits_that_are_no_numbers_are_refused():
     with pytest.raises(NonFiniteError, match="not finite while it speaks"):
         _Draw(generators(1), 1.0, 3)(torch.zeros(1, 1), torch.tensor([[0.0, torch.nan, 1.0]]))

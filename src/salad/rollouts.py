@@ -81,7 +81,10 @@ class _Draw(LogitsProcessor):
             chosen_B1 = scores_BV.argmax(-1, keepdim=True)
         else:
             sums_BV = (scores_BV / self.temperature).softmax(-1).cumsum(-1)
-            drawn_B1 = torch.tensor([[own.random()] for own in self.generators], device=scores.device).double()
+            # In float64: rounded to float32 a draw can be 1, and what it finds is no token.
+            drawn_B1 = torch.tensor(
+                [[own.random()] for own in self.generators], dtype=torch.float64, device=scores.device
+            )
             chosen_B1 = torch.searchsorted(sums_BV, drawn_B1 * sums_BV[:, -1:], right=True)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen_B1, 0.0)
 

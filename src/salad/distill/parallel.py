@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +131,8 @@ def _shard(student: SpeechLM, ranks: Ranks) -> None:
     for layer in student.language_model.get_decoder().layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(student.adapter, mesh=mesh)
-    fully_shard(student, mesh=mesh, mp_policy=policy)
+    # Encoder frames go to the adapter as they are, as they do without sharding.
+    fully_shard(student, mesh=mesh, mp_policy=replace(policy, cast_forward_inputs=False))
     for name in FORWARDS:
         register_fsdp_forward_method(student, name)
 
