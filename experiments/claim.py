@@ -201,7 +201,8 @@ def cost(found: Found) -> dict[str, float]:
 def arms_in_rows(axes: Axes, found: Found, rows: Rows, told: str) -> None:
     """Every arm a line with a point for each seed and their mean; thin lines join the points of a seed."""
     values = [[per_token(one, rows) for one in several] for several in found.values()]
-    for places in zip(*values, strict=False):
+    by_seed = list(zip(*values, strict=False))
+    for places in by_seed if len(by_seed) > 1 else ():
         axes.plot(places, range(len(places)), "-", color="#bbbbbb", linewidth=0.7, zorder=1)
     for place, own in enumerate(values):
         axes.plot(own, [place] * len(own), "o", color="#0b5394", alpha=0.7, markersize=5)
