@@ -21,6 +21,13 @@ from salad.workers import answer_all
 
 print(list(answer_all([1, 2, 3], squarer, 2)))
 """
+BAR = """
+from toy_tasks import squarer_with_a_bar
+from salad.workers import answer_all
+
+if __name__ == "__main__":
+    print(sorted(answer for _, answer in answer_all([1, 2, 3], squarer_with_a_bar, 2)))
+"""
 
 
 def test_a_task_that_kills_takes_no_other_with_it(tmp_path: Path) -> None:
@@ -34,12 +41,20 @@ def test_no_task_is_blamed_for_a_worker_that_could_not_begin(setup: Callable[[],
         list(answer_all([1, 2, 3], setup, 2))
 
 
-def test_a_script_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
+def run(script: Path, text: str) -> subprocess.CompletedProcess[str]:
+    script.write_text(text)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    done = subprocess.run(
-        [sys.executable, tmp_path / "script.py"], env=environment, capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_worker_that_drew_a_bar_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = run(tmp_path / "script.py", BAR)
+    assert (done.returncode, done.stdout) == (0, "[1, 4, 9]\n")
+    assert "leaked" not in done.stderr
+
+
+def test_a_script_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
+    done = run(tmp_path / "script.py", SCRIPT)
     assert done.returncode == 1
     assert "WorkerError: a worker process could not begin (exit code 1)" in done.stderr
     assert "if __name__ == '__main__':" in done.stderr

@@ -10,11 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from salad.errors import DataError
 
 
 def squarer() -> Callable[[int], int]:
     return lambda number: number * number
+
+
+def squarer_with_a_bar() -> Callable[[int], int]:
+    """As models do while they are loaded."""
+    for _ in tqdm(range(2)):
+        pass
+    return squarer()
 
 
 def unfit() -> Callable[[int], int]:

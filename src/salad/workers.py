@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from typing import Any, Protocol, TypeVar
+
+from tqdm import tqdm
 
 from salad.errors import SaladError, WorkerError
 
@@ -134,6 +137,7 @@ class _Worker:
 def _serve(pipe: Connection, setup: Callable[[], Callable[[Any], Any]]) -> None:
     """The worker's life: set up, then answer every task until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a process that is terminated would leave behind
     answer_to: Callable[[Any], Any] | None = None
     while True:
         try:
