@@ -8,6 +8,7 @@ Nothing heavy is imported here: every worker would pay for it.
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import re
 import signal
 import threading
@@ -141,15 +142,15 @@ def _serve(pipe: Connection, setup: Callable[[], Callable[[Any], Any]]) -> None:
     answer_to: Callable[[Any], Any] | None = None
     while True:
         try:
-            task = pipe.recv()
+            pickled = pipe.recv_bytes()
         except (EOFError, OSError):  # the parent is gone, or wants no more
             return
         try:
             if answer_to is None:
                 answer_to = setup()
-                with suppress(OSError):  # the parent is gone, as the next `recv` finds
+                with suppress(OSError):  # the parent is gone, as the next `recv_bytes` finds
                     pipe.send(_Ready())
-            answer = answer_to(task)
+            answer = answer_to(pickle.loads(pickled))  # unpickled here: whatever it ends, it is the task that did
         except SaladError as error:
             answer = error
         with suppress(OSError):
