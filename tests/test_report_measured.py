@@ -258,6 +258,8 @@ def test_what_can_not_be_compared_is_not(tmp_path):
     assert any("other items" in note for note in found.notes)
     with pytest.raises(RecipeError, match="is a run and"):
         compare_sides([a, tmp_path])
+    with pytest.raises(MissingFileError, match="nowhere does not exist"):
+        compare_sides([a, tmp_path / "nowhere"])
 
 
 def test_runs_that_are_the_same_are_said_to_be(tmp_path, monkeypatch):

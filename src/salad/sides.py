@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from salad.errors import RecipeError
+from salad.errors import MissingFileError, RecipeError
 from salad.measure.compared import Compared, compare
 from salad.measure.compared_runs import ComparedRuns, compare_runs
 from salad.measure.statistics import Estimate
@@ -50,6 +50,9 @@ def compare_sides(folders: Sequence[Path], seed: int = 0, other_prompts: bool = 
     """
     if not 2 <= len(folders) <= len(LETTERS):
         raise RecipeError(f"compare: {len(folders)} was named; it takes 2 to {len(LETTERS)} runs.")
+    for folder in folders:
+        if not folder.exists():
+            raise MissingFileError(f"{folder} does not exist; name a run, or what 'salad measure' wrote.")
     are_runs = [(folder / RESULTS).is_file() for folder in folders]
     if any(are_runs) and not all(are_runs):
         one, other = (folders[are_runs.index(kind)] for kind in (True, False))
